@@ -1,0 +1,168 @@
+"""Functional optimisers: plain functions on dictionaries of tensors, so that one step serves one run or a stack of runs.
+
+Every tensor may carry a leading run axis as long as learning rate and step count broadcast against it; nothing is coupled between
+runs. Parity with ``torch.optim`` is tested. :func:`virtual_step` is the differentiable step of look-ahead and meta-learning methods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: ``iteration`` of ``iterations`` in this pass of ``epoch`` of ``epochs``, over ``n_samples`` pairs."""
+
+    epoch: int
+    epochs: int
+    iteration: int
+    iterations: int
+    n_samples: int = 0
+
+    @property
+    def step(self) -> int:
+        return self.epoch * self.iterations + self.iteration
+
+    @property
+    def total(self) -> int:
+        return self.epochs * self.iterations
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves.
+
+    Attributes:
+        kind: ``constant``; ``cosine`` (linear warm-up, then cosine to 0, in iterations; specs/clip.md section 5);
+            ``cosine-in-samples`` (the same function, called with sample counts as NPC and CLIP released it; npc.md 7.8);
+            ``step`` (times ``factor`` every ``period`` epochs; ncr.md section 4).
+        warmup_steps: upper bound of the warm-up, in steps.
+        warmup_share: the warm-up is at most this share of all iterations.
+    """
+
+    kind: Literal["constant", "cosine", "cosine-in-samples", "step"] = "cosine"
+    warmup_steps: int = 500
+    warmup_share: float = 0.1
+    period: int = 30
+    factor: float = 0.1
+
+    def factor_at(self, progress: Progress) -> float:
+        """What the base rate is multiplied with."""
+        if self.kind == "constant":
+            return 1.0
+        if self.kind == "step":
+            return self.factor ** (progress.epoch // self.period)
+        if self.kind == "cosine-in-samples":
+            step = progress.n_samples * progress.epoch + progress.iteration
+            return warmup_cosine(step, self.warmup_steps, progress.n_samples * progress.epochs)
+        warmup = min(self.warmup_steps, int(self.warmup_share * progress.total))
+        return warmup_cosine(progress.step, warmup, progress.total)
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Linear warm-up ``(step+1)/warmup``, then ``(1 + cos(pi (step-warmup)/(total-warmup)))/2`` (npc.md section 4)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How one network is stepped.
+
+    Attributes:
+        rule: ``adamw`` (decoupled decay), ``adam`` (decay added to the gradient, as torch), ``sgd`` (momentum, coupled decay).
+        learning_rate: base rate.
+        decay: weight decay; ``decay_on`` says on which tensors (``matrices``: two or more axes; ``all``).
+        clip_norm: largest global norm of the gradient over the network's parameters, None = no clipping.
+    """
+
+    rule: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    momentum: float = 0.9
+    decay: float = 0.2
+    decay_on: Literal["matrices", "all"] = "matrices"
+    clip_norm: float | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def start(self, params: Mapping[str, Tensor]) -> dict[str, Tensors]:
+        """Moments of a fresh optimiser, shaped like ``params``."""
+        names = {"adamw": ("first", "second"), "adam": ("first", "second"), "sgd": ("momentum",)}[self.rule]
+        return {name: {key: torch.zeros_like(value) for key, value in params.items()} for name in names}
+
+    def step(
+        self,
+        params: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        moments: Mapping[str, Tensors],
+        learning_rate: Tensor,
+        count: Tensor,
+        run_axes: int = 0,
+    ) -> tuple[Tensors, dict[str, Tensors]]:
+        """One step; returns new parameters and moments, inputs stay as they are.
+
+        Args:
+            params, gradients: by name, each ``[*runs, ...]``.
+            moments: from :meth:`start` or an earlier step.
+            learning_rate: ``[*runs]``, base rate times schedule.
+            count: ``[*runs]`` integer or float, 1 for the first step.
+            run_axes: 0 for one run, 1 for a stack of runs.
+        """
+        gradients = clip_by_norm(gradients, self.clip_norm, run_axes)
+        new_params: Tensors = {}
+        new_moments: dict[str, Tensors] = {name: {} for name in moments}
+        for key, value in params.items():
+            decay = self.decay if self.decay_on == "all" or value.ndim - run_axes >= 2 else 0.0
+            rate, steps = (_expand(x, value, run_axes) for x in (learning_rate, count))
+            old = {name: moments[name][key] for name in moments}
+            new_params[key], new = self._rule(value, gradients[key], old, rate, steps, decay)
+            for name, tensor in new.items():
+                new_moments[name][key] = tensor
+        return new_params, new_moments
+
+    def _rule(
+        self, value: Tensor, gradient: Tensor, moments: Tensors, rate: Tensor, count: Tensor, decay: float
+    ) -> tuple[Tensor, Tensors]:
+        if self.rule == "sgd":
+            gradient = gradient + decay * value if decay else gradient
+            velocity = self.momentum * moments["momentum"] + gradient
+            return value - rate * velocity, {"momentum": velocity}
+        if self.rule == "adamw":
+            value = value * (1 - rate * decay) if decay else value
+        elif decay:
+            gradient = gradient + decay * value
+        beta1, beta2 = self.betas
+        first = torch.lerp(moments["first"], gradient, 1 - beta1)
+        second = torch.addcmul(moments["second"] * beta2, gradient, gradient, value=1 - beta2)
+        size = rate / (1 - beta1**count)
+        root = (second.sqrt() / (1 - beta2**count).sqrt()).add(self.eps)
+        return value - size * first / root, {"first": first, "second": second}
+
+
+def _expand(scalar: Tensor, like: Tensor, run_axes: int) -> Tensor:
+    return scalar.reshape(scalar.shape + (1,) * (like.ndim - run_axes)).to(like.dtype)
+
+
+def clip_by_norm(gradients: Mapping[str, Tensor], limit: float | None, run_axes: int = 0) -> Tensors:
+    """Scale a run's gradients so that their joint 2-norm is at most ``limit`` (as ``clip_grad_norm_``, but per run)."""
+    if limit is None:
+        return dict(gradients)
+    squares = [(g * g).flatten(run_axes).sum(-1) for g in gradients.values()]
+    norm = torch.stack(squares).sum(0).sqrt()
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    return {key: g * _expand(scale, g, run_axes) for key, g in gradients.items()}
+
+
+def virtual_step(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rate: Tensor | float) -> Tensors:
+    """Plain gradient descent ``params - rate * gradients``, differentiable in everything."""
+    return {key: value - rate * gradients[key] for key, value in params.items()}

@@ -1,0 +1,112 @@
+"""How the training steps of a shard are carried out: the interface that the engine drives, and the choice of a driver.
+
+``batched`` (:mod:`.batched`) stacks the runs' parameters on a leading axis and maps the method's single-run code over them; features lie
+as tables on the device. A ``streaming`` driver (a loader that decodes images and tokenises, autocast, one run at a time) for end-to-end
+backbones will implement the same interface; asking for one today is an error that says so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datasets.types import MetaView, TrainView
+from ..methods.contract import Batch, BoundNetwork, GradientMethod, Run, Update
+from .batches import PassPlan
+
+
+class ContractError(RuntimeError):
+    """A method broke a rule of the contract; the message names the method, the hook and the rule."""
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """What one update leaves for the logs: named losses ``[runs]``, and per-pair weight and loss ``[runs, B]`` where given."""
+
+    losses: Mapping[str, Tensor]
+    weight: Tensor | None
+    sample_loss: Tensor | None
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Features shared by all runs of a shard, and each run's assignment.
+
+    ``image_of_pair`` is ``[runs, n_pairs]``; ``meta`` holds the verified pairs where the protocol grants them.
+    """
+
+    images: Tensor
+    captions: Tensor
+    image_of_pair: Tensor
+    meta: MetaView | None = None
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.captions)
+
+    def of_run(self, run: int) -> TrainView:
+        """What the method of one run may see."""
+        return TrainView(self.images, self.captions, self.image_of_pair[run])
+
+
+class Driver(ABC):
+    """Carries out the steps of several runs of one method; runs are told apart by their slot ``0..n_runs-1``."""
+
+    @abstractmethod
+    def networks_of(self, run: int) -> Mapping[str, BoundNetwork]:
+        """The networks of one run at its current parameters, without gradient."""
+
+    @abstractmethod
+    def start_states(self, runs: Sequence[Run]) -> None:
+        """Ask the method for the initial state of every run."""
+
+    @abstractmethod
+    def state_of(self, run: int) -> dict[str, Any]:
+        """The declared state of one run."""
+
+    @abstractmethod
+    def replace_state(self, run: int, changes: Mapping[str, Any]) -> None:
+        """Write parts of the state of one run (what ``partition`` returned)."""
+
+    @abstractmethod
+    def signals(self, orders: Sequence[np.ndarray], epoch: int, batch_size: int) -> list[dict[str, Tensor]]:
+        """The method's per-pair signals ``[n_pairs]`` of every run, each in its own shuffled order."""
+
+    @abstractmethod
+    def step(self, update: Update, plan: PassPlan, iteration: int, factors: Mapping[str, Sequence[float]]) -> StepLog:
+        """One update of all active runs; ``factors`` are the schedules' factors per network and run."""
+
+    @abstractmethod
+    def reinitialise(self, network: str, make: Sequence[Callable[[], torch.nn.Module]]) -> None:
+        """Start a network and its optimiser again, from one fresh module per run."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Any]:
+        """Everything that lives from epoch to epoch, as (nested dictionaries of) tensors, for a checkpoint."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Any]) -> None:
+        """Put back what :meth:`tensors` gave."""
+
+
+def check_streaming(method: GradientMethod, spec_kind: str) -> None:
+    """Refuse backbones that need the streaming driver.
+
+    Raises:
+        ContractError: always for the kinds that read images or words instead of feature tables.
+    """
+    if spec_kind not in ("residual_adapter", "projection", "mlp"):
+        name = type(method).__name__
+        raise ContractError(f"{name}: backbone {spec_kind!r} needs the streaming driver, which this version does not have")
+
+
+def batch_from(tables: TrainView, index: Tensor, valid: Tensor | None) -> Batch:
+    """The pairs at ``index [B]`` of one run."""
+    image_id = tables.image_of_pair[index]
+    return Batch(index, tables.images[image_id], tables.captions[index], image_id, valid, tables)
