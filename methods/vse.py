@@ -17,8 +17,8 @@ from .registry import register
 class Vse(GradientMethod):
     """The hinge-based triplet loss of VSE++, with the hardest negative of the batch or the sum over all negatives.
 
-    ``l_i = max_j c1_ij + max_j c2_ji`` or ``sum_j c1_ij + sum_j c2_ji`` with margin 0.2 on plain cosines (hinges of ncr.md section 2). Hardest
-    negatives are known to collapse under mismatched pairs, which is why the row belongs in every table.
+    ``l_i = max_j c1_ij + max_j c2_ji`` or ``sum_j c1_ij + sum_j c2_ji`` with margin 0.2 on plain cosines (hinges of ncr.md section 2).
+    Hardest negatives are known to collapse under mismatched pairs, which is why the row belongs in every table.
     """
 
     @dataclass(frozen=True)

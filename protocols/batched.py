@@ -71,7 +71,9 @@ class BatchedDriver(Driver):
 
     def start_states(self, runs: Sequence[Run]) -> None:
         states = [self.method.state(self.tables.of_run(i), self.networks_of(i), run) for i, run in enumerate(runs)]
-        self.state = tree_map(lambda *leaves: torch.stack([leaf.to(self.device) for leaf in leaves]), *map(dict, states))
+        self.state = tree_map(
+            lambda *leaves: torch.stack([leaf.to(self.device) for leaf in leaves]), *map(dict, states)
+        )
 
     def state_of(self, run: int) -> dict[str, Any]:
         return tree_map(lambda leaf: leaf[run], self.state)
@@ -79,7 +81,9 @@ class BatchedDriver(Driver):
     def replace_state(self, run: int, changes: Mapping[str, Any]) -> None:
         for name, value in changes.items():
             if name not in self.state:
-                raise ContractError(f"{type(self.method).__name__}.partition changes state {name!r}, which state() never declared")
+                raise ContractError(
+                    f"{type(self.method).__name__}.partition changes state {name!r}, which state() never declared"
+                )
             tree_map(lambda old, new: old[run].copy_(new), self.state[name], value)
 
     def _map(self, function: Callable[..., Any], stacks: tuple[Any, ...]) -> Any:
@@ -96,13 +100,17 @@ class BatchedDriver(Driver):
         if name != "meta":
             return batch_from(self._view(image_of_pair), index, valid)
         if self.tables.meta is None:
-            raise ContractError(f"{type(self.method).__name__} draws verified pairs without asking for the grant 'clean-meta-set'")
+            raise ContractError(
+                f"{type(self.method).__name__} draws verified pairs without asking for the grant 'clean-meta-set'"
+            )
         return batch_from(self.tables.meta, index, valid)
 
     def signals(self, orders: Sequence[np.ndarray], epoch: int, batch_size: int) -> list[dict[str, Tensor]]:
         order = torch.from_numpy(np.stack(orders)).to(self.device)
 
-        def one(params: dict[str, Stacked], state: dict[str, Any], image_of_pair: Tensor, index: Tensor) -> dict[str, Tensor]:
+        def one(
+            params: dict[str, Stacked], state: dict[str, Any], image_of_pair: Tensor, index: Tensor
+        ) -> dict[str, Tensor]:
             nets = {name: BoundNetwork(self.modules[name], values) for name, values in params.items()}
             return dict(self.method.signals(nets, self._batch("all", image_of_pair, index, None), state, epoch))
 
@@ -112,7 +120,9 @@ class BatchedDriver(Driver):
                 values = self._map(one, (self.params, self.state, self.tables.image_of_pair, index))
                 for name, value in values.items():
                     if name not in gathered:
-                        gathered[name] = torch.empty((self.n_runs, self.tables.n_pairs), dtype=value.dtype, device=self.device)
+                        gathered[name] = torch.empty(
+                            (self.n_runs, self.tables.n_pairs), dtype=value.dtype, device=self.device
+                        )
                     gathered[name].scatter_(1, index, value)
         return [{name: value[run] for name, value in gathered.items()} for run in range(self.n_runs)]
 
@@ -122,7 +132,9 @@ class BatchedDriver(Driver):
             for name, d in plan.draws.items()
         }
         rates = {
-            name: torch.tensor([self.rules[name].learning_rate * f for f in values], dtype=self.dtype, device=self.device)
+            name: torch.tensor(
+                [self.rules[name].learning_rate * f for f in values], dtype=self.dtype, device=self.device
+            )
             for name, values in factors.items()
         }
         gradients, logged, state = self._gradients(update, drawn, rates)
@@ -136,7 +148,9 @@ class BatchedDriver(Driver):
 
     def _apply(self, name: str, gradients: Stacked, rate: Tensor, keep: Tensor | None) -> None:
         count = self.counts[name] + 1
-        params, moments = self.rules[name].step(self.params[name], gradients, self.moments[name], rate, count, run_axes=1)
+        params, moments = self.rules[name].step(
+            self.params[name], gradients, self.moments[name], rate, count, run_axes=1
+        )
         constrain = getattr(self.modules[name], "constrain", None)
         params = params if constrain is None else constrain(params)
         self.params[name] = _choose(keep, params, self.params[name])
@@ -175,7 +189,9 @@ class BatchedDriver(Driver):
             raise _explained(error, self.method, update) from error
         unknown = sorted(set(state) - set(self.state))
         if unknown:
-            raise ContractError(f"{type(self.method).__name__}.loss changes state {unknown[0]!r}, which state() never declared")
+            raise ContractError(
+                f"{type(self.method).__name__}.loss changes state {unknown[0]!r}, which state() never declared"
+            )
         return gradients, logged, state
 
     def tensors(self) -> dict[str, Any]:
@@ -223,5 +239,7 @@ def _explained(error: RuntimeError, method: GradientMethod, update: Update) -> E
     }
     for mark, rule in rules.items():
         if mark in text:
-            return ContractError(f"{type(method).__name__}.loss (update {update.name!r}) {rule}. torch says: {text.splitlines()[0]}")
+            return ContractError(
+                f"{type(method).__name__}.loss (update {update.name!r}) {rule}. torch says: {text.splitlines()[0]}"
+            )
     return error

@@ -102,7 +102,10 @@ def _walk(
 
 
 def plan_pass(
-    this: Pass, masks: Mapping[str, list[np.ndarray]], orders: list[Callable[[str, int, int], np.ndarray]], device: torch.device
+    this: Pass,
+    masks: Mapping[str, list[np.ndarray]],
+    orders: list[Callable[[str, int, int], np.ndarray]],
+    device: torch.device,
 ) -> PassPlan:
     """Plan one pass of a shard.
 

@@ -103,7 +103,9 @@ def check_streaming(method: GradientMethod, spec_kind: str) -> None:
     """
     if spec_kind not in ("residual_adapter", "projection", "mlp"):
         name = type(method).__name__
-        raise ContractError(f"{name}: backbone {spec_kind!r} needs the streaming driver, which this version does not have")
+        raise ContractError(
+            f"{name}: backbone {spec_kind!r} needs the streaming driver, which this version does not have"
+        )
 
 
 def batch_from(tables: TrainView, index: Tensor, valid: Tensor | None) -> Batch:

@@ -107,7 +107,9 @@ def run_shard(
         recorder.failed(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _fit_directly(method: DirectMethod, shard: Sequence[CellKey], task: PairRetrieval, data: ShardData, recorder: Recorder) -> None:
+def _fit_directly(
+    method: DirectMethod, shard: Sequence[CellKey], task: PairRetrieval, data: ShardData, recorder: Recorder
+) -> None:
     for slot, cell in enumerate(shard):
         try:
             started = time.perf_counter()
@@ -154,7 +156,9 @@ class ShardTraining:
         self.device = data.tables.captions.device
         needs = method.needs_now()
         self.runs = [CellRun(cell, needs, data.tables.meta) for cell in shard]
-        modules = {name: [self._fresh(name, build, cell) for cell in shard] for name, build in method.networks().items()}
+        modules = {
+            name: [self._fresh(name, build, cell) for cell in shard] for name, build in method.networks().items()
+        }
         self.driver = BatchedDriver(method, modules, data.tables)
         self.log = SignalLog(len(shard), data.tables.n_pairs, self.device)
         self.memory = [Memory(Tracker(task.protocol.selection), Histograms(method.weight_range)) for _ in shard]
@@ -162,8 +166,12 @@ class ShardTraining:
         self.bad_step = torch.full((len(shard),), -1, dtype=torch.int64, device=self.device)
         self.restarts = 0
 
-    def _fresh(self, network: str, build: Callable[[], torch.nn.Module], cell: CellKey, again: int = 0) -> torch.nn.Module:
-        with streams.initialisation("initialisation", backbone=cell.backbone, network=network, seed=cell.seed, again=again):
+    def _fresh(
+        self, network: str, build: Callable[[], torch.nn.Module], cell: CellKey, again: int = 0
+    ) -> torch.nn.Module:
+        with streams.initialisation(
+            "initialisation", backbone=cell.backbone, network=network, seed=cell.seed, again=again
+        ):
             return build()
 
     @property
@@ -239,7 +247,14 @@ class ShardTraining:
                     self._step(this, update, plan, iteration, epoch, sums, counts)
 
     def _step(
-        self, this: Pass, update: Any, plan: PassPlan, iteration: int, epoch: int, sums: dict[str, Tensor], counts: dict[str, Tensor]
+        self,
+        this: Pass,
+        update: Any,
+        plan: PassPlan,
+        iteration: int,
+        epoch: int,
+        sums: dict[str, Tensor],
+        counts: dict[str, Tensor],
     ) -> None:
         on = update.on or next(iter(this.draws))
         draw = plan.draws[on]
@@ -273,7 +288,9 @@ class ShardTraining:
         for slot in self.alive:
             at = int(self.bad_step[slot])
             if at >= 0:
-                self._fail(slot, f"the loss became non-finite in epoch {at // 1_000_000 + 1}, iteration {at % 1_000_000 + 1}")
+                self._fail(
+                    slot, f"the loss became non-finite in epoch {at // 1_000_000 + 1}, iteration {at % 1_000_000 + 1}"
+                )
 
     def _fail(self, slot: int, reason: str) -> None:
         self.memory[slot].failure = reason
@@ -282,13 +299,22 @@ class ShardTraining:
     def _factors(self, network: str, plan: PassPlan, iteration: int, epoch: int) -> list[float]:
         schedule = self.driver.rules[network].schedule
         return [
-            schedule.factor_at(Progress(epoch, self.spec.epochs, min(iteration, own - 1), int(own), self.spec.n_pairs)) if own else 0.0
+            schedule.factor_at(Progress(epoch, self.spec.epochs, min(iteration, own - 1), int(own), self.spec.n_pairs))
+            if own
+            else 0.0
             for own in plan.iterations
         ]
 
     def _order(self, slot: int, epoch: int, part: str, draw: int, cycle: int, n: int) -> np.ndarray:
         cell = self.shard[slot]
-        depends_on = {"dataset": cell.dataset, "seed": cell.seed, "epoch": epoch, "part": part, "draw": draw, "cycle": cycle}
+        depends_on = {
+            "dataset": cell.dataset,
+            "seed": cell.seed,
+            "epoch": epoch,
+            "part": part,
+            "draw": draw,
+            "cycle": cycle,
+        }
         return streams.permutation(n, "batch order", **depends_on)
 
     def _orders(self, epoch: int, number: int, this: Pass) -> list[Callable[[str, int, int], np.ndarray]]:
@@ -298,7 +324,9 @@ class ShardTraining:
             if name != "meta":
                 return self._order(slot, epoch, f"pass {number}", draw, cycle, self.spec.n_pairs)
             assert meta is not None
-            return _one_caption_per_image(meta.image_of_pair, self._order(slot, epoch, f"pass {number}", draw, cycle, meta.n_pairs))
+            return _one_caption_per_image(
+                meta.image_of_pair, self._order(slot, epoch, f"pass {number}", draw, cycle, meta.n_pairs)
+            )
 
         return [lambda name, draw, cycle, s=slot: order(s, name, draw, cycle) for slot in range(len(self.shard))]
 
@@ -332,12 +360,15 @@ class ShardTraining:
     def _reinitialise(self, network: str) -> None:
         self.restarts += 1
         build = self.method.networks()[network]
-        self.driver.reinitialise(network, [lambda c=cell: self._fresh(network, build, c, self.restarts) for cell in self.shard])
+        self.driver.reinitialise(
+            network, [lambda c=cell: self._fresh(network, build, c, self.restarts) for cell in self.shard]
+        )
 
     def _means(self, sums: dict[str, Tensor], counts: dict[str, Tensor]) -> list[dict[str, float]]:
         table = {name: (sums[name] / counts[name]).tolist() for name in sorted(sums)}
         return [
-            {name: values[slot] for name, values in table.items() if math.isfinite(values[slot])} for slot in range(len(self.shard))
+            {name: values[slot] for name, values in table.items() if math.isfinite(values[slot])}
+            for slot in range(len(self.shard))
         ]
 
     def _observe(self, epoch: int) -> None:
@@ -345,7 +376,9 @@ class ShardTraining:
         for (signal, network), values in self.log.values.items():
             if signal == "weight" and bool(((values < low) | (values > high)).any()):
                 name = type(self.method).__name__
-                raise ContractError(f"{name}: a weight of network {network!r} lies outside weight_range ({low}, {high}) in epoch {epoch}")
+                raise ContractError(
+                    f"{name}: a weight of network {network!r} lies outside weight_range ({low}, {high}) in epoch {epoch}"
+                )
         for slot in self.alive:
             memory, oracle = self.memory[slot], self.data.oracles[slot]
             memory.summaries += summarise(self.log, slot, epoch, oracle)
@@ -400,8 +433,13 @@ class ShardTraining:
             cosine = (images[train.image_of_pair] * encoder.texts(train.captions)).sum(-1).clamp(-1, 1).cpu().numpy()
         edges = np.linspace(-1, 1, 257).astype(np.float32)
         is_noisy = noisy.cpu().numpy()
-        counts = {side: np.histogram(cosine[mask], bins=edges)[0] for side, mask in (("clean", ~is_noisy), ("noisy", is_noisy))}
-        return {f"similarity/{side}": count.astype(np.uint32) for side, count in counts.items()} | {"edges/similarity": edges}
+        counts = {
+            side: np.histogram(cosine[mask], bins=edges)[0]
+            for side, mask in (("clean", ~is_noisy), ("noisy", is_noisy))
+        }
+        return {f"similarity/{side}": count.astype(np.uint32) for side, count in counts.items()} | {
+            "edges/similarity": edges
+        }
 
     def _save(self, epoch: int) -> None:
         facts = {
@@ -421,7 +459,10 @@ class ShardTraining:
                 for m in self.memory
             ],
         }
-        ranks = [{name: torch.from_numpy(array.astype(np.int64)) for name, array in m.tracker.ranks.items()} for m in self.memory]
+        ranks = [
+            {name: torch.from_numpy(array.astype(np.int64)) for name, array in m.tracker.ranks.items()}
+            for m in self.memory
+        ]
         self.checkpoint.save({"driver": self.driver.tensors(), "ranks": ranks, "bad_step": self.bad_step}, facts)
 
     def _resume(self) -> int:

@@ -117,7 +117,9 @@ class Histograms:
             return
         self.epochs.append(epoch)
         for (signal, network), values in sorted(log.values.items()):
-            self._count(signal, network, values[run].cpu().numpy(), log.excluded(network)[run].cpu().numpy(), epoch, oracle)
+            self._count(
+                signal, network, values[run].cpu().numpy(), log.excluded(network)[run].cpu().numpy(), epoch, oracle
+            )
 
     def _count(
         self, signal: str, network: str, values: np.ndarray, excluded: np.ndarray, epoch: int, oracle: OracleView

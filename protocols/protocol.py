@@ -1,137 +1,233 @@
 """A protocol: one versioned YAML file that fixes everything but the method.
 
-Files lie in ``protocols/specs/*.yaml``. Every key is validated; an unknown one is an error that names the nearest known key. The command
-line may override single values; what was overridden becomes part of each cell's identity (``CellKey.overrides``).
+Files lie in ``protocols/specs/*.yaml``. Every mistake in one is an error of one sentence that names the file, the key and the nearest valid
+one. The command line may override single values; what was overridden becomes part of each cell's identity (``CellKey.overrides``).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ValidationError
 
+from .schema import (
+    BackboneChoice,
+    BudgetChoice,
+    DatasetChoice,
+    Evaluation,
+    Grants,
+    MetaGrant,
+    NoiseChoice,
+    Numerics,
+    OptimizerChoice,
+    Protocol,
+    ScheduleChoice,
+    Selection,
+)
 
-class Strict(BaseModel):
-    """Immutable; an unknown key is an error."""
+__all__ = [
+    "DEFAULT", "SPECS", "BackboneChoice", "BudgetChoice", "DatasetChoice", "Evaluation", "Grants", "MetaGrant", "NoiseChoice", "Numerics",
+    "OptimizerChoice", "Protocol", "ProtocolError", "ScheduleChoice", "Selection", "load_protocol", "nearest", "protocol_names",
+    "validated", "with_overrides",
+]  # fmt: skip
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+SPECS = Path(__file__).resolve().parent / "specs"
+DEFAULT = "digits-pairs"
 
-
-class DatasetChoice(Strict):
-    """Which data: a registered name (or a folder), and options of its loader."""
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class NoiseChoice(Strict):
-    """Which mismatch: a named model and its rates; ``rates: null`` where the noise is real and there is no axis."""
-
-    model: str
-    rates: tuple[float, ...] | None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class BackboneChoice(Strict):
-    """The trainable heads, see ``nocobench.methods.contract.Backbone``."""
-
-    kind: Literal["residual_adapter", "projection", "mlp"] = "mlp"
-    hidden: int | None = 1024
-    dim: int = 512
-    normalise_inputs: bool = True
-    initial_scale: float = 1 / 0.07
-
-    @property
-    def label(self) -> str:
-        return self.kind if self.kind == "residual_adapter" else f"{self.kind}-{self.dim}"
-
-
-class ScheduleChoice(Strict):
-    kind: Literal["constant", "cosine", "cosine-in-samples", "step"] = "cosine"
-    warmup_steps: int = 500
-    warmup_share: float = 0.1
-    period: int = 30
-    factor: float = 0.1
-
-
-class OptimizerChoice(Strict):
-    """See ``nocobench.methods.optim.Optimizer``."""
-
-    rule: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    momentum: float = 0.9
-    decay: float = 0.2
-    decay_on: Literal["matrices", "all"] = "matrices"
-    clip_norm: float | None = None
-    schedule: ScheduleChoice = Field(default_factory=ScheduleChoice)
+# What the command line may change of a protocol, and the key of the file that each name stands for.
+OVERRIDES: Mapping[str, str] = {
+    "dataset": "dataset.name",
+    "noise_model": "noise.model",
+    "rates": "noise.rates",
+    "seeds": "seeds",
+    "track": "track",
+    "epochs": "budget.epochs",
+    "batch_size": "budget.batch_size",
+    "learning_rate": "budget.optimizer.learning_rate",
+    "selection": "selection.split",
+    "threads": "numerics.threads",
+    "dtype": "numerics.dtype",
+}
+# These have a place of their own in a cell's key, so that changing them needs no mark.
+IN_THE_KEY = frozenset({"dataset", "noise_model", "rates", "seeds"})
 
 
-class BudgetChoice(Strict):
-    """What every method may spend in the track ``fixed-budget``."""
-
-    epochs: int = Field(ge=0)
-    batch_size: int = Field(ge=2)
-    optimizer: OptimizerChoice = Field(default_factory=OptimizerChoice)
+class ProtocolError(ValueError):
+    """An unusable protocol or grid. The message is one sentence: where, what was found, what to do about it."""
 
 
-class Selection(Strict):
-    """Which epoch is reported: the first best one by ``metric`` on ``split``, or the last."""
-
-    metric: Literal["rsum", "mean_r1"] = "rsum"
-    split: Literal["val", "noisy-val", "last"] = "val"
+def protocol_names() -> list[str]:
+    """Names of the shipped protocols."""
+    return sorted(path.stem for path in SPECS.glob("*.yaml"))
 
 
-class Evaluation(Strict):
-    """How the test split is searched: whole, and as the mean over ``folds`` consecutive folds of images where folds > 1."""
+def load_protocol(name_or_path: str | Path) -> Protocol:
+    """The protocol of that name, or of that YAML file.
 
-    folds: int = Field(default=1, ge=1)
-    headline: Literal["full", "folds"] = "full"
-    block: int = Field(default=1024, ge=1)
-
-
-class Numerics(Strict):
-    """What changes bits: threads per process and dtype; ``width`` is the largest number of runs trained side by side."""
-
-    width: int = Field(default=20, ge=1)
-    threads: int = Field(default=1, ge=1)
-    tf32: bool = False
-    dtype: Literal["float32", "float64"] = "float32"
-
-
-class MetaGrant(Strict):
-    """Verified pairs: this share of the training images, with all their captions, set aside for everybody before noise."""
-
-    share: float = Field(gt=0, lt=0.5)
+    Raises:
+        ProtocolError: no such protocol (with the nearest name), not YAML, or a wrong key or value.
+    """
+    path = _find(name_or_path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"protocol {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ProtocolError(f"protocol {path} is not valid YAML: {_yaml_reason(error)}") from error
+    if not isinstance(content, dict):
+        raise ProtocolError(f"protocol {path} holds no keys; compare {SPECS / (DEFAULT + '.yaml')}")
+    return validated(content, str(path))
 
 
-class Grants(Strict):
-    """Extra knowledge that methods may ask for; tables mark those that do."""
+def validated(content: Mapping[str, Any], where: str) -> Protocol:
+    """Check the content of a protocol file; ``where`` names it in errors.
 
-    clean_meta_set: MetaGrant | None = None
-    noise_rate: bool = False
+    Raises:
+        ProtocolError: an unknown or missing key, or a value of a wrong type or outside its range.
+    """
+    try:
+        # Strict: a rate "0.2" in quotes or a batch size of yes is a mistake, not a number.
+        return Protocol.model_validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ProtocolError(f"protocol {where}: {_sentence(problems[0])}{more}") from error
 
-    @property
-    def names(self) -> frozenset[str]:
-        given = {"clean-meta-set": self.clean_meta_set is not None, "noise-rate": self.noise_rate}
-        return frozenset(name for name, granted in given.items() if granted)
+
+def with_overrides(protocol: Protocol, **changes: Any) -> tuple[Protocol, dict[str, Any]]:
+    """The protocol with values changed, and those changes that alter what a cell means beyond its own key.
+
+    ``changes`` are names of :data:`OVERRIDES`; None means unchanged. A value equal to the protocol's own is no change. Options of the
+    protocol's data set and noise model are dropped together with them, because they belong to them.
+
+    Returns:
+        ``(protocol, overrides)``; ``overrides`` goes into ``CellKey.overrides``.
+
+    Raises:
+        ProtocolError: an unknown name or an invalid value.
+    """
+    content = protocol.model_dump(mode="json")
+    marked = {}
+    for name, value in changes.items():
+        if name not in OVERRIDES:
+            raise ProtocolError(f"a protocol has no override {name!r}{nearest(name, OVERRIDES)}")
+        value = list(value) if isinstance(value, tuple) else value
+        if value is None or value == _value(content, OVERRIDES[name]):
+            continue
+        _set(content, OVERRIDES[name], value)
+        if name in ("dataset", "noise_model"):
+            content[OVERRIDES[name].split(".")[0]]["options"] = {}
+        if name not in IN_THE_KEY:
+            marked[name] = value
+    return validated(content, f"{protocol.name} with changes from the command line"), marked
 
 
-class Protocol(Strict):
-    """Everything but the method; see the module docstring."""
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or, where nothing is near, the list of all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
 
-    name: str
-    version: int = Field(ge=1)
-    task: Literal["pair-retrieval"] = "pair-retrieval"
-    description: str
-    dataset: DatasetChoice
-    noise: NoiseChoice
-    seeds: tuple[int, ...]
-    backbone: BackboneChoice
-    budget: BudgetChoice
-    track: Literal["fixed-budget", "author-recipe"] = "fixed-budget"
-    selection: Selection = Field(default_factory=Selection)
-    evaluation: Evaluation = Field(default_factory=Evaluation)
-    numerics: Numerics = Field(default_factory=Numerics)
-    grants: Grants = Field(default_factory=Grants)
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys and reads ``1e-3`` as a number (YAML 1.2), not as text."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        repeated = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")) or "/" in text:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise ProtocolError(f"protocol file {path} does not exist")
+        return path
+    if text not in protocol_names():
+        raise ProtocolError(f"unknown protocol {text!r}{nearest(text, protocol_names())}")
+    return SPECS / f"{text}.yaml"
+
+
+def _yaml_reason(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
+
+
+def _sentence(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest_key(key)}"
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    message = re.sub(r"^(Input|String|List|Tuple) should", "it should", message)
+    found = problem.get("input")
+    return f"{key!r} is {found!r}, but {message}{_nearest_value(found, problem)}"
+
+
+def _nearest_value(found: Any, problem: Any) -> str:
+    allowed = re.findall(r"'([^']+)'", problem.get("ctx", {}).get("expected", ""))
+    close = difflib.get_close_matches(str(found), allowed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _nearest_key(key: str) -> str:
+    """The nearest key: the same last word elsewhere, or the nearest spelling."""
+    known = list(_keys(Protocol))
+    level, _, leaf = key.rpartition(".")
+    siblings = [other for other in known if other.rpartition(".")[0] == level]
+    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
+    elsewhere = [other for other in known if other.rpartition(".")[2] == leaf]
+    suggestion = (close or elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5))[:1]
+    if suggestion:
+        return f"; did you mean {suggestion[0]!r}?"
+    return f"; known here: {', '.join(other.rpartition('.')[2] for other in siblings)}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        inner = _model_of(field.annotation)
+        if inner is not None:
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((one for one in options if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def _value(content: Mapping[str, Any], key: str) -> Any:
+    value: Any = content
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        content = content[part]
+    content[last] = value

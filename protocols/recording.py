@@ -121,7 +121,9 @@ class Recorder:
         sidecar = dict(tracker.ranks) | dict(arrays or {})
         circumstances = self._circumstances(data, width, slot)
         record = self._record(cell, "done", outcome=outcome, circumstances=circumstances)
-        self.store.write(record.model_copy(update={"outcome_digest": digest_of(outcome.model_dump(mode="json"), sidecar)}), sidecar)
+        self.store.write(
+            record.model_copy(update={"outcome_digest": digest_of(outcome.model_dump(mode="json"), sidecar)}), sidecar
+        )
         self.event("cell_done", cell=cell.model_dump(), rsum=outcome.selected.full.rsum)
 
     def failed(self, cells: Sequence[CellKey], reason: str, trace: str) -> None:
@@ -138,7 +140,9 @@ class Recorder:
 
     def _record(self, cell: CellKey, status: Status, **fields: Any) -> RunRecord:
         cls = self.entry.cls
-        fields.setdefault("circumstances", Circumstances(started=self.started, command=self.command, device=self.device))
+        fields.setdefault(
+            "circumstances", Circumstances(started=self.started, command=self.command, device=self.device)
+        )
         return RunRecord(
             cell=cell,
             cell_id=cell.cell_id,
@@ -193,7 +197,9 @@ def _sources(method_file: Path) -> dict[str, str]:
 @functools.cache
 def _git() -> dict[str, Any]:
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}

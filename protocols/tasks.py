@@ -87,7 +87,9 @@ class PairRetrieval:
         return ShardData(
             dataset=dataset,
             tables=tables,
-            oracles=[OracleView(None if d.is_noisy is None else torch.from_numpy(d.is_noisy).to(self.device)) for d in drawn],
+            oracles=[
+                OracleView(None if d.is_noisy is None else torch.from_numpy(d.is_noisy).to(self.device)) for d in drawn
+            ],
             noise=[
                 NoiseFacts(model=cell.noise, nominal=d.nominal_rate, realised=d.realised_rate, digest=d.digest)
                 for cell, d in zip(cells, drawn, strict=True)
@@ -145,10 +147,14 @@ class PairRetrieval:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(self.device)
 
     def _view(self, split: PairSplit) -> EvalView:
-        return EvalView(self._features(split.images), self._features(split.captions), self._index(split.image_of_caption))
+        return EvalView(
+            self._features(split.images), self._features(split.captions), self._index(split.image_of_caption)
+        )
 
     def _meta(self, split: PairSplit) -> MetaView:
-        return MetaView(self._features(split.images), self._features(split.captions), self._index(split.image_of_caption))
+        return MetaView(
+            self._features(split.images), self._features(split.captions), self._index(split.image_of_caption)
+        )
 
 
 Scorer = Callable[[Encoder, int], EpochScores]
