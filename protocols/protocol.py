@@ -97,7 +97,8 @@ def validated(content: Mapping[str, Any], where: str) -> Protocol:
         # Strict: a rate "0.2" in quotes or a batch size of yes is a mistake, not a number.
         return Protocol.model_validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
-        problems = error.errors()
+        # A misspelt key is also a missing one: the misspelling is the news.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ProtocolError(f"protocol {where}: {_sentence(problems[0])}{more}") from error
 
