@@ -157,7 +157,7 @@ def clip_by_norm(gradients: Mapping[str, Tensor], limit: float | None, run_axes:
     """Scale a run's gradients so that their joint 2-norm is at most ``limit`` (as ``clip_grad_norm_``, but per run)."""
     if limit is None:
         return dict(gradients)
-    squares = [(g * g).flatten(run_axes).sum(-1) for g in gradients.values()]
+    squares = [(g * g).reshape(*g.shape[:run_axes], -1).sum(-1) for g in gradients.values()]
     norm = torch.stack(squares).sum(0).sqrt()
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
     return {key: g * _expand(scale, g, run_axes) for key, g in gradients.items()}

@@ -1,0 +1,149 @@
+"""From a protocol and the words of the command line to cells, and from cells to shards. Mistakes are found before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..results.record import CellKey, canonical_json
+from .protocol import Protocol, ProtocolError, nearest
+
+MethodChoice = tuple[str, str]
+
+
+def parse_methods(words: Sequence[str]) -> list[MethodChoice]:
+    """``npc`` (default variant), ``npc@released``, ``npc@*`` (all variants) -> (method, variant), in order.
+
+    Raises:
+        ProtocolError: unknown variant (with the nearest), the same one twice, or no method at all.
+        MethodError: unknown method (with the nearest), or one that does not import.
+    """
+    found: list[MethodChoice] = []
+    for word in words:
+        name, at, variant = word.partition("@")
+        variants = list(variants_of(name))
+        if variant == "*":
+            chosen = variants
+        elif not at:
+            chosen = variants[:1]
+        elif variant in variants:
+            chosen = [variant]
+        else:
+            raise ProtocolError(f"method {name!r} has no variant {variant!r}{nearest(variant, variants)}")
+        for one in chosen:
+            if (name, one) in found:
+                raise ProtocolError(f"method {name}@{one} is given twice; name every method once")
+            found.append((name, one))
+    if not found:
+        raise ProtocolError("no method is given; name at least one, for example `--methods clip npc`")
+    return found
+
+
+def variants_of(method: str) -> Sequence[str]:
+    """Names of the variants of a registered method, the default first.
+
+    Raises:
+        MethodError: unknown method, or one that does not import.
+    """
+    # Imported here, because everything below methods/ imports torch, and messages about protocols should not wait for it.
+    from ..methods import registry
+    from . import oracle  # noqa: F401  (registers the one method behind the firewall)
+
+    return tuple(registry.get(method).cls.variants)
+
+
+def cells(
+    protocol: Protocol,
+    overrides: Mapping[str, Any],
+    methods: Iterable[MethodChoice],
+    rates: Sequence[float] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[CellKey]:
+    """All points of the grid, ordered by method, rate, seed; ``rates`` and ``seeds`` default to the protocol's.
+
+    Raises:
+        ProtocolError: rates for real noise, a rate outside 0..1, a repetition, or an empty grid.
+    """
+    if rates is not None and protocol.noise.rates is None:
+        raise ProtocolError(
+            f"protocol {protocol.name!r} has real noise and no rate to choose; leave --noise out or take another protocol"
+        )
+    chosen_rates: Sequence[float | None] = protocol.noise.rates or (None,) if rates is None else rates
+    chosen_seeds = protocol.seeds if seeds is None else seeds
+    for rate in chosen_rates:
+        if rate is not None and not 0 <= rate <= 1:
+            raise ProtocolError(f"rate {rate:g} lies outside 0..1; a rate is a share, 0.4 means 40 %")
+    _refuse_repeats("rate", chosen_rates)
+    _refuse_repeats("seed", chosen_seeds)
+    found = [
+        _cell(protocol, overrides, method, variant, rate, seed)
+        for method, variant in methods
+        for rate in chosen_rates
+        for seed in chosen_seeds
+    ]
+    if not found:
+        raise ProtocolError("the grid is empty; give at least one method, one rate and one seed")
+    return found
+
+
+def shards(cells: Sequence[CellKey], width: int, workers: int) -> list[list[CellKey]]:
+    """Cells that may be trained side by side, up to ``width`` each: they differ in seed and rate only.
+
+    There are at least as many shards as ``workers`` where there are that many cells: on a CPU a second process gains more than a
+    wider batch (stacking pays below about 512 hidden units, by 1.05-1.3). Same cells, same shards, in an order that depends on
+    nothing else.
+    """
+    groups: dict[str, list[CellKey]] = {}
+    for cell in cells:
+        groups.setdefault(canonical_json(cell.model_dump(exclude={"seed", "rate"})), []).append(cell)
+    sizes = [len(group) for group in groups.values()]
+    pieces = [math.ceil(size / width) for size in sizes]
+    while sum(pieces) < min(workers, sum(sizes)):
+        widest = max(range(len(sizes)), key=lambda group: sizes[group] / pieces[group])
+        pieces[widest] += 1
+    return [part for group, n in zip(groups.values(), pieces, strict=True) for part in _split(group, n)]
+
+
+def describe(shard: Sequence[CellKey]) -> str:
+    """``npc@paper on digits, 20 runs``."""
+    first = shard[0]
+    return f"{first.method}@{first.variant} on {first.dataset}, {count(len(shard), 'run')}"
+
+
+def count(n: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _cell(
+    protocol: Protocol, overrides: Mapping[str, Any], method: str, variant: str, rate: float | None, seed: int
+) -> CellKey:
+    return CellKey(
+        task=protocol.task,
+        protocol=protocol.name,
+        version=protocol.version,
+        overrides=dict(overrides),
+        dataset=protocol.dataset.name,
+        noise=protocol.noise.model,
+        rate=rate,
+        method=method,
+        variant=variant,
+        backbone=protocol.backbone.label,
+        track=protocol.track,
+        seed=seed,
+    )
+
+
+def _split(group: list[CellKey], pieces: int) -> list[list[CellKey]]:
+    """Contiguous parts whose sizes differ by one at most, by rate and seed."""
+    key: Callable[[CellKey], tuple[float, int]] = lambda cell: (-1.0 if cell.rate is None else cell.rate, cell.seed)  # noqa: E731
+    ordered = sorted(group, key=key)
+    bounds = [len(ordered) * piece // pieces for piece in range(pieces + 1)]
+    return [ordered[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+
+
+def _refuse_repeats(what: str, values: Sequence[Any]) -> None:
+    repeated = next((value for position, value in enumerate(values) if value in values[:position]), None)
+    if repeated is not None:
+        raise ProtocolError(f"{what} {repeated:g} is given twice; name every {what} once")

@@ -1,0 +1,99 @@
+"""A plan: the shards of one protocol, written down, so that ``--shard 7`` means the same to every worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from ..results.record import CellKey, digest_of
+from .protocol import Protocol, ProtocolError
+from .schema import Strict
+
+
+class Plan(Strict):
+    """Everything a worker needs besides the code. Folders are absolute, because workers may start elsewhere.
+
+    Attributes:
+        protocol: resolved, with the overrides of the command line.
+        shards: cells that are trained side by side.
+        data_root: None = ``$NOCOBENCH_DATA`` or the default place.
+        results: the folder that holds ``runs`` and ``plans``.
+        plugins: files to load before the method is looked up.
+        device: ``cpu`` or ``cuda``; which CUDA device is pinned by the environment of the worker.
+        checkpoint_every: seconds.
+        command: what the user typed, for the records.
+    """
+
+    protocol: Protocol
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    shards: tuple[tuple[CellKey, ...], ...]
+    data_root: str | None
+    results: str
+    plugins: tuple[str, ...] = ()
+    device: str = "cpu"
+    checkpoint_every: float = Field(default=300.0, ge=0)
+    command: str = ""
+
+    @property
+    def id(self) -> str:
+        """First 12 hex digits of the hash of the content."""
+        return digest_of(self.model_dump(mode="json"))[:12]
+
+    @property
+    def runs(self) -> Path:
+        """Where records go."""
+        return runs_folder(Path(self.results))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints of unfinished shards lie."""
+        return Path(self.results) / "plans" / "checkpoints"
+
+    def path(self) -> Path:
+        """``<results>/plans/<id>.json``."""
+        return Path(self.results) / "plans" / f"{self.id}.json"
+
+    def write(self) -> Path:
+        """Write the plan, whole or not at all, and return where it lies."""
+        path = self.path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+    def shard(self, number: int) -> tuple[CellKey, ...]:
+        """The cells of one shard.
+
+        Raises:
+            ProtocolError: there is no such shard.
+        """
+        if not 0 <= number < len(self.shards):
+            raise ProtocolError(f"plan {self.id} has no shard {number}; its shards are 0 to {len(self.shards) - 1}")
+        return self.shards[number]
+
+
+def runs_folder(results: Path) -> Path:
+    """The folder of the records inside a results folder."""
+    return results / "runs"
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        ProtocolError: no such file, or not a plan.
+    """
+    try:
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProtocolError(f"plan {path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ProtocolError(
+            f"plan {path} is not a plan of this version ({key}: {first['msg']}); start the run again"
+        ) from error
