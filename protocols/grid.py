@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..results.record import CellKey, canonical_json
@@ -126,7 +127,7 @@ def _cell(
         overrides=dict(overrides),
         dataset=protocol.dataset.name,
         noise=protocol.noise.model,
-        rate=rate,
+        rate=None if rate is None else rate + 0.0,  # -0.0 is the same rate as 0.0
         method=method,
         variant=variant,
         backbone=protocol.backbone.label,
@@ -137,10 +138,9 @@ def _cell(
 
 def _split(group: list[CellKey], pieces: int) -> list[list[CellKey]]:
     """Contiguous parts whose sizes differ by one at most, by rate and seed."""
-    key: Callable[[CellKey], tuple[float, int]] = lambda cell: (-1.0 if cell.rate is None else cell.rate, cell.seed)  # noqa: E731
-    ordered = sorted(group, key=key)
+    ordered = sorted(group, key=lambda cell: (-1.0 if cell.rate is None else cell.rate, cell.seed))
     bounds = [len(ordered) * piece // pieces for piece in range(pieces + 1)]
-    return [ordered[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [ordered[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def _refuse_repeats(what: str, values: Sequence[Any]) -> None:
