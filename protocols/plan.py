@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,30 @@ class Plan(Strict):
 def runs_folder(results: Path) -> Path:
     """The folder of the records inside a results folder."""
     return results / "runs"
+
+
+def unfinished_shards(
+    results: Path, protocol: Protocol, overrides: dict[str, Any], wanted: Sequence[CellKey]
+) -> list[tuple[CellKey, ...]]:
+    """Shards of earlier plans that were not finished and consist of wanted cells only, newest plan first.
+
+    Planning them again as they were lets them go on from their checkpoints, which belong to a set of cells.
+    """
+    free = {cell.cell_id for cell in wanted}
+    found = []
+    for path in sorted((results / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            plan = read_plan(path)
+        except ProtocolError:
+            continue  # of another version of the suite: its checkpoints are of no use either
+        if plan.protocol != protocol or plan.overrides != overrides:
+            continue
+        for shard in plan.shards:
+            ids = {cell.cell_id for cell in shard}
+            if ids <= free:
+                free -= ids
+                found.append(shard)
+    return found
 
 
 def read_plan(path: Path) -> Plan:

@@ -73,6 +73,11 @@ def work(plan: Plan, number: int, *, as_events: bool) -> int:
     return 0
 
 
+def report_error(error: Exception) -> None:
+    """Tell the program that started this worker why nothing could be done."""
+    print(json.dumps({"event": "error", "message": " ".join(str(error).split())}), flush=True)
+
+
 class _Stop:
     """Turns true after a signal, or when the process that started this one is gone."""
 

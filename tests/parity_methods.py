@@ -23,6 +23,7 @@ from nocobench.protocols.batched import BatchedDriver
 from nocobench.protocols.batches import Draws, PassPlan
 from nocobench.protocols.drivers import Tables
 from parity import Oracle, consumes
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 
@@ -32,6 +33,11 @@ def tensor(array: np.ndarray) -> Tensor:
 
 def gradient_of(value: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(value, inputs, retain_graph=True)
+
+
+def kmeans_start(values: np.ndarray, random_state: np.random.RandomState) -> Tensor:
+    """The start labels that scikit-learn's GaussianMixture would draw: one k-means run from a seeded generator."""
+    return torch.from_numpy(KMeans(2, n_init=1, random_state=random_state).fit(values[:, None]).labels_ == 0)
 
 
 class LinearPair(Towers):
@@ -162,7 +168,8 @@ def npc_memory_bank(oracle: Oracle) -> None:
     u, v = F.normalize(images, dim=-1), F.normalize(texts, dim=-1)
     losses = torch.cat([info_nce(scale * a @ b.mT) for a, b in zip(u.split(size), v.split(size), strict=True)])
     oracle.check("out_loss", losses, rtol=1e-9)
-    posterior = gaussian_mixture_1d(losses, max_iter=100, tol=1e-2, reg_covar=5e-4).posterior_low
+    start = kmeans_start(losses.numpy(), np.random.RandomState(int(oracle["in_numpy_seed"])))
+    posterior = gaussian_mixture_1d(losses, max_iter=100, tol=1e-2, reg_covar=5e-4, start=start).posterior_low
     oracle.check("out_clean_prob", posterior, rtol=1e-5)
     clean = posterior > npc.Npc.Params().clean_threshold
     oracle.check("out_clean_index", clean.nonzero().squeeze(1), exact=True)

@@ -1,0 +1,313 @@
+"""The main job: from options to plans, from plans to records."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..results.record import CellKey, RunRecord
+from ..results.store import RecordStore
+from . import grid
+from .grid import MethodChoice, count
+from .local import Job, LocalExecutor, Summary, places_for
+from .plan import Plan, runs_folder, unfinished_shards
+from .progress import display_for, in_words
+from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, nearest, protocol_names, with_overrides
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line asks for; names as its options, ``command`` is what was typed, ``program`` where it lies."""
+
+    methods: Sequence[str]
+    command: str
+    program: Path
+    results: Path
+    noise: Sequence[float] | None = None
+    datasets: Sequence[str] = ()
+    protocol: str | None = None
+    seeds: Sequence[int] | None = None
+    plugin: Sequence[Path] = ()
+    epochs: int | None = None
+    batch_size: int | None = None
+    track: str | None = None
+    selection: str | None = None
+    noise_model: str | None = None
+    dry_run: bool = False
+    only_cached: bool = False
+    retry: str | None = None
+    stale: str = "show"
+    force: bool = False
+    fail_fast: bool = False
+    device: str = "auto"
+    workers: int | None = None
+    checkpoint_every: float = 300.0
+    quiet: bool = False
+    data_root: Path | None = None
+
+
+@dataclass
+class Part:
+    """The cells of one protocol: all that are wanted, those to do, and what is known of the others."""
+
+    protocol: Protocol
+    overrides: dict[str, Any]
+    cells: list[CellKey]
+    to_do: list[CellKey] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)
+
+
+def run(options: RunOptions) -> tuple[int, list[CellKey]]:
+    """Run what is missing of the grid.
+
+    Returns:
+        the exit code, and all cells of the grid, finished or not.
+
+    Raises:
+        ProtocolError, MethodError, DataError, StoreError: found before anything is trained.
+    """
+    store = RecordStore(runs_folder(options.results))
+    parts = [survey(part, store, options) for part in parts_of(options)]
+    cells = [cell for part in parts for cell in part.cells]
+    device, places = _places(options)
+    jobs = plan_jobs(parts, options, device, len(places))
+    costs = Costs(store) if jobs else None
+    print(bill(parts, jobs, costs, len(places), device))
+    if options.dry_run or options.only_cached or not jobs:
+        return 0, cells
+    for part in parts:
+        store.write_snapshot(part.protocol.name, part.protocol.version, part.protocol.model_dump(mode="json"))
+    before = {cell.cell_id: store.read(cell) for part in parts for cell in part.to_do} if options.force else {}
+    summary = execute(_longest_first(jobs, costs), options, places)
+    print_outcome(summary, options.command)
+    if options.force:
+        _compare(before, cells, store)
+    return summary.exit_code, cells
+
+
+def parts_of(options: RunOptions) -> list[Part]:
+    """Every protocol that the options name, with its cells; everything is checked here."""
+    methods = _methods(options)
+    parts = []
+    for name, dataset in _protocols(options):
+        protocol, overrides = with_overrides(
+            load_protocol(name),
+            dataset=dataset,
+            noise_model=options.noise_model,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            track=options.track,
+            selection=options.selection,
+        )
+        _check_data(protocol, options.data_root)
+        _check_recipes(protocol, methods)
+        parts.append(Part(protocol, overrides, grid.cells(protocol, overrides, methods, options.noise, options.seeds)))
+    return parts
+
+
+def survey(part: Part, store: RecordStore, options: RunOptions) -> Part:
+    """Decide which cells are to do."""
+    for cell in part.cells:
+        state = store.state(cell)
+        part.states[state] += 1
+        again = options.force or state == "missing"
+        again |= state in ("failed", "timeout") and options.retry == "failed"
+        again |= state == "stale" and options.stale == "rerun"
+        if again and not options.only_cached:
+            part.to_do.append(cell)
+    return part
+
+
+def plan_jobs(parts: Sequence[Part], options: RunOptions, device: str, workers: int) -> list[Job]:
+    """Write one plan per protocol with something to do (none under ``--dry-run``) and return its shards."""
+    jobs = []
+    for part in parts:
+        if not part.to_do:
+            continue
+        plan = Plan(
+            protocol=part.protocol,
+            overrides=part.overrides,
+            shards=_shards(part, options.results, workers),
+            data_root=None if options.data_root is None else str(options.data_root.expanduser().resolve()),
+            results=str(options.results.expanduser().resolve()),
+            plugins=tuple(str(path.expanduser().resolve()) for path in options.plugin),
+            device=device,
+            checkpoint_every=options.checkpoint_every,
+            command=options.command,
+        )
+        path = plan.path() if options.dry_run else plan.write()
+        jobs += [Job(plan, path, number) for number in range(len(plan.shards))]
+    return jobs
+
+
+def execute(jobs: Sequence[Job], options: RunOptions, places: Sequence[str | None]) -> Summary:
+    """Run the jobs on this machine; plans that are done are removed."""
+    with display_for(jobs, options.quiet) as display:
+        executor = LocalExecutor(options.program, places, display, write_death, options.fail_fast)
+        summary = executor.run(jobs)
+    if summary.exit_code == 0:
+        for job in jobs:
+            job.path.unlink(missing_ok=True)
+            job.log.unlink(missing_ok=True)
+    return summary
+
+
+def write_death(job: Job, reason: str) -> list[CellKey]:
+    """``failed`` records for the cells of a dead worker that have no result, and these cells."""
+    from ..methods import registry
+    from . import oracle  # noqa: F401  (registers the one method behind the firewall)
+    from .recording import Recorder
+
+    store = RecordStore(job.plan.runs)
+    lost = [cell for cell in job.cells if store.state(cell) not in ("done", "not_applicable")]
+    entry = registry.get(job.cells[0].method)
+    recorder = Recorder(store, entry, job.plan.protocol, job.plan.device, job.plan.command, lambda event: None)
+    recorder.failed(lost, reason, "")
+    return lost
+
+
+class Costs:
+    """Seconds that earlier cells took, by protocol, data set and method."""
+
+    def __init__(self, store: RecordStore) -> None:
+        taken: dict[tuple[str, ...], list[float]] = {}
+        for record in store.scan():
+            if record.status == "done":
+                taken.setdefault(_kind(record.cell), []).append(sum(record.circumstances.seconds.values()))
+        self.mean = {kind: sum(seconds) / len(seconds) for kind, seconds in taken.items()}
+
+    def of(self, cells: Sequence[CellKey]) -> float | None:
+        """Seconds for these cells of one method, or None where no such cell has been run."""
+        each = self.mean.get(_kind(cells[0]))
+        return None if each is None else each * len(cells)
+
+
+def bill(parts: Sequence[Part], jobs: Sequence[Job], costs: Costs | None, workers: int, device: str) -> str:
+    """What is asked for, what is there, what will be done and how long it may take."""
+    lines = []
+    for part in parts:
+        changed = ", ".join(f"{key} {value}" for key, value in part.overrides.items())
+        lines.append(
+            f"protocol {part.protocol.name} v{part.protocol.version} on {part.protocol.dataset.name}"
+            + (f" (changed: {changed})" if changed else "")
+        )
+        notes = {
+            "failed": "kept; --retry failed runs them again",
+            "timeout": "kept; --retry failed runs them again",
+            "stale": "made by older source code; --stale rerun",
+        }
+        found = [
+            f"{number} {state.replace('_', ' ')}" + (f" ({notes[state]})" if state in notes else "")
+            for state, number in sorted(part.states.items())
+        ]
+        lines.append(f"  {count(len(part.cells), 'cell')}: {', '.join(found)}; {len(part.to_do)} to do")
+    if jobs:
+        busy = min(workers, len(jobs))
+        lines.append(f"{count(len(jobs), 'shard')} on {device}, {busy} at once; {_time(jobs, costs, busy)}")
+    return "\n".join(lines)
+
+
+def print_outcome(summary: Summary, command: str) -> None:
+    """What failed, and how to go on."""
+    for message in dict.fromkeys(summary.errors):
+        print(f"run_benchmark.py: error: {message}", file=sys.stderr)
+    if summary.failed:
+        print(f"{count(len(summary.failed), 'cell')} failed:", file=sys.stderr)
+        for cell, reason in summary.failed.values():
+            rate = "" if cell.rate is None else f" noise {cell.rate:g}"
+            print(f"  {cell.method}@{cell.variant} on {cell.dataset}{rate} seed {cell.seed}: {reason}", file=sys.stderr)
+        print("They are kept as failed records; `--retry failed` runs them again.", file=sys.stderr)
+    if summary.interrupted:
+        print(f"Interrupted. What is finished is kept; this goes on from there:\n  {command}", file=sys.stderr)
+
+
+def load_plugins(paths: Sequence[Path]) -> None:
+    """Make the methods of plug-in files known."""
+    if paths:
+        from ..methods import registry
+
+        for path in paths:
+            registry.load_plugin(path)
+
+
+def _methods(options: RunOptions) -> list[MethodChoice]:
+    load_plugins(options.plugin)
+    return grid.parse_methods(options.methods)
+
+
+def _protocols(options: RunOptions) -> list[tuple[str, str | None]]:
+    """(protocol, data set that replaces its own or None), one for each data set asked for."""
+    if not options.datasets:
+        return [(options.protocol or DEFAULT, None)]
+    if len(set(options.datasets)) < len(options.datasets):
+        raise ProtocolError("a data set is given twice; name every data set once")
+    if options.protocol is not None:
+        return [(options.protocol, dataset) for dataset in options.datasets]
+    made_for = {load_protocol(name).dataset.name: name for name in protocol_names()}
+    return [(made_for.get(dataset, DEFAULT), dataset) for dataset in options.datasets]
+
+
+def _check_data(protocol: Protocol, data_root: Path | None) -> None:
+    raise NotImplementedError
+
+
+def _check_recipes(protocol: Protocol, methods: Sequence[MethodChoice]) -> None:
+    from ..methods import registry
+    from .setup import budget_of
+
+    for name, _ in methods:
+        budget_of(protocol, registry.get(name).cls)
+
+
+def _places(options: RunOptions) -> tuple[str, list[str | None]]:
+    if options.workers is not None and options.workers < 1:
+        raise ProtocolError(f"--workers {options.workers} is no number of processes; give 1 or more")
+    if options.device == "cpu":
+        return places_for("cpu", options.workers, 0)
+    import torch
+
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = options.device if options.device != "auto" else "cuda" if devices else "cpu"
+    return places_for(device, options.workers, devices)
+
+
+def _shards(part: Part, results: Path, workers: int) -> tuple[tuple[CellKey, ...], ...]:
+    begun = unfinished_shards(results, part.protocol, part.overrides, part.to_do)
+    planned = {cell.cell_id for shard in begun for cell in shard}
+    rest = [cell for cell in part.to_do if cell.cell_id not in planned]
+    fresh = grid.shards(rest, part.protocol.numerics.width, workers - len(begun))
+    return (*begun, *(tuple(shard) for shard in fresh))
+
+
+def _longest_first(jobs: Sequence[Job], costs: Costs | None) -> list[Job]:
+    """Longest first, so that no long one starts last; unknown ones before all, because they may be long."""
+    if costs is None:
+        return list(jobs)
+    return sorted(jobs, key=lambda job: -(costs.of(job.cells) or float("inf")))
+
+
+def _time(jobs: Sequence[Job], costs: Costs | None, workers: int) -> str:
+    times = [costs.of(job.cells) if costs else None for job in jobs]
+    known = [time for time in times if time is not None]
+    if not known:
+        return "time unknown (no such cell has been run yet)"
+    more = "" if len(known) == len(times) else f" and {count(len(times) - len(known), 'shard')} of unknown time"
+    return f"about {in_words(sum(known) / workers)}{more}, going by earlier cells"
+
+
+def _kind(cell: CellKey) -> tuple[str, ...]:
+    changes = ",".join(f"{key}={value}" for key, value in sorted(cell.overrides.items()))
+    return (cell.protocol, cell.dataset, cell.method, cell.variant, changes)
+
+
+def _compare(before: dict[str, RunRecord | None], cells: Sequence[CellKey], store: RecordStore) -> None:
+    """After ``--force``: say whether the same cells gave the same numbers."""
+    raise NotImplementedError
+
+
+__all__ = ["Part", "RunOptions", "nearest", "replace", "run"]
+_unused: Callable[..., Any] | None = None
