@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..results.record import CellKey, RunRecord
-from ..results.store import RecordStore
+from ..results.store import Existing, RecordStore, changed_sources
 from . import grid
 from .grid import MethodChoice, count
 from .local import Job, LocalExecutor, Summary, places_for
 from .plan import Plan, runs_folder, unfinished_shards
 from .progress import display_for, in_words
-from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, nearest, protocol_names, with_overrides
+from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, protocol_names, with_overrides
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,13 @@ class RunOptions:
 
 @dataclass
 class Part:
-    """The cells of one protocol: all that are wanted, those to do, and what is known of the others."""
+    """The cells of one protocol: all that are wanted, those to do, and what is known of the others.
+
+    ``as_written`` is the protocol with its own data set and noise model: what all cells of its folder have in common.
+    """
 
     protocol: Protocol
+    as_written: Protocol
     overrides: dict[str, Any]
     cells: list[CellKey]
     to_do: list[CellKey] = field(default_factory=list)
@@ -73,6 +78,9 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
     store = RecordStore(runs_folder(options.results))
     parts = [survey(part, store, options) for part in parts_of(options)]
     cells = [cell for part in parts for cell in part.cells]
+    for part in parts:
+        if part.to_do:
+            check_data(part.protocol, options.data_root)
     device, places = _places(options)
     jobs = plan_jobs(parts, options, device, len(places))
     costs = Costs(store) if jobs else None
@@ -80,12 +88,13 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
     if options.dry_run or options.only_cached or not jobs:
         return 0, cells
     for part in parts:
-        store.write_snapshot(part.protocol.name, part.protocol.version, part.protocol.model_dump(mode="json"))
-    before = {cell.cell_id: store.read(cell) for part in parts for cell in part.to_do} if options.force else {}
+        protocol = part.as_written
+        store.write_snapshot(protocol.name, protocol.version, part.overrides, protocol.model_dump(mode="json"))
+    before = digests(store, cells) if options.force else {}
     summary = execute(_longest_first(jobs, costs), options, places)
     print_outcome(summary, options.command)
     if options.force:
-        _compare(before, cells, store)
+        print(compared(before, digests(store, cells)))
     return summary.exit_code, cells
 
 
@@ -94,32 +103,59 @@ def parts_of(options: RunOptions) -> list[Part]:
     methods = _methods(options)
     parts = []
     for name, dataset in _protocols(options):
-        protocol, overrides = with_overrides(
+        as_written, overrides = with_overrides(
             load_protocol(name),
-            dataset=dataset,
-            noise_model=options.noise_model,
             epochs=options.epochs,
             batch_size=options.batch_size,
             track=options.track,
             selection=options.selection,
         )
-        _check_data(protocol, options.data_root)
+        protocol, _ = with_overrides(as_written, dataset=dataset, noise_model=options.noise_model)
         _check_recipes(protocol, methods)
-        parts.append(Part(protocol, overrides, grid.cells(protocol, overrides, methods, options.noise, options.seeds)))
+        cells = grid.cells(protocol, overrides, methods, options.noise, options.seeds)
+        parts.append(Part(protocol, as_written, overrides, cells))
     return parts
 
 
 def survey(part: Part, store: RecordStore, options: RunOptions) -> Part:
     """Decide which cells are to do."""
     for cell in part.cells:
-        state = store.state(cell)
+        state = state_of(cell, store)
         part.states[state] += 1
-        again = options.force or state == "missing"
+        again = options.force or state in ("missing", "broken")
         again |= state in ("failed", "timeout") and options.retry == "failed"
         again |= state == "stale" and options.stale == "rerun"
         if again and not options.only_cached:
             part.to_do.append(cell)
     return part
+
+
+def state_of(cell: CellKey, store: RecordStore) -> str:
+    """The store's state, or ``stale`` where the record was made by other source code than today's."""
+    record = store.read(cell) if store.state(cell) == "done" else None
+    if record is None:
+        return store.state(cell)
+    return "stale" if changed_sources(record, sources_today(cell.method)) else "done"
+
+
+@functools.cache
+def sources_today(method: str) -> dict[str, str]:
+    """Digests of the code that makes a record of this method."""
+    from ..methods import registry
+    from .recording import source_digests
+
+    return source_digests(registry.get(method).source)
+
+
+def check_data(protocol: Protocol, data_root: Path | None) -> None:
+    """Load the data once here: what is missing or damaged must be known before anything is trained.
+
+    Raises:
+        DataError: missing or unusable.
+    """
+    from ..datasets import registry
+
+    registry.load(protocol.dataset.name, data_root, **protocol.dataset.options)
 
 
 def plan_jobs(parts: Sequence[Part], options: RunOptions, device: str, workers: int) -> list[Job]:
@@ -137,6 +173,7 @@ def plan_jobs(parts: Sequence[Part], options: RunOptions, device: str, workers: 
             plugins=tuple(str(path.expanduser().resolve()) for path in options.plugin),
             device=device,
             checkpoint_every=options.checkpoint_every,
+            existing=_existing(options),
             command=options.command,
         )
         path = plan.path() if options.dry_run else plan.write()
@@ -156,18 +193,16 @@ def execute(jobs: Sequence[Job], options: RunOptions, places: Sequence[str | Non
     return summary
 
 
-def write_death(job: Job, reason: str) -> list[CellKey]:
-    """``failed`` records for the cells of a dead worker that have no result, and these cells."""
+def write_death(job: Job, lost: Sequence[CellKey], reason: str) -> None:
+    """``failed`` records for the cells that a dead worker has not finished; an old result is not touched."""
     from ..methods import registry
     from . import oracle  # noqa: F401  (registers the one method behind the firewall)
     from .recording import Recorder
 
-    store = RecordStore(job.plan.runs)
-    lost = [cell for cell in job.cells if store.state(cell) not in ("done", "not_applicable")]
+    store = RecordStore(job.plan.runs, job.plan.existing)
     entry = registry.get(job.cells[0].method)
     recorder = Recorder(store, entry, job.plan.protocol, job.plan.device, job.plan.command, lambda event: None)
-    recorder.failed(lost, reason, "")
-    return lost
+    recorder.failed([cell for cell in lost if store.state(cell) != "done"], reason, "")
 
 
 class Costs:
@@ -175,8 +210,8 @@ class Costs:
 
     def __init__(self, store: RecordStore) -> None:
         taken: dict[tuple[str, ...], list[float]] = {}
-        for record in store.scan():
-            if record.status == "done":
+        for record in store.scan(sidecars=False):
+            if isinstance(record, RunRecord) and record.status == "done":
                 taken.setdefault(_kind(record.cell), []).append(sum(record.circumstances.seconds.values()))
         self.mean = {kind: sum(seconds) / len(seconds) for kind, seconds in taken.items()}
 
@@ -225,6 +260,22 @@ def print_outcome(summary: Summary, command: str) -> None:
         print(f"Interrupted. What is finished is kept; this goes on from there:\n  {command}", file=sys.stderr)
 
 
+def digests(store: RecordStore, cells: Sequence[CellKey]) -> dict[str, str]:
+    """Outcome digests of the finished ones of these cells, by cell id."""
+    records = [store.read(cell) for cell in cells if store.state(cell) == "done"]
+    return {record.cell_id: record.outcome_digest for record in records if record is not None}
+
+
+def compared(before: dict[str, str], after: dict[str, str]) -> str:
+    """After ``--force``: whether the same cells gave the same numbers."""
+    both = before.keys() & after.keys()
+    different = sum(before[cell] != after[cell] for cell in both)
+    if not both:
+        return "nothing to compare: none of these cells had a result before"
+    verdict = "all outcomes are the same" if not different else f"{count(different, 'outcome')} differ"
+    return f"{count(len(both), 'cell')} computed again: {verdict}; the old records are kept beside the new ones (.old)"
+
+
 def load_plugins(paths: Sequence[Path]) -> None:
     """Make the methods of plug-in files known."""
     if paths:
@@ -249,10 +300,6 @@ def _protocols(options: RunOptions) -> list[tuple[str, str | None]]:
         return [(options.protocol, dataset) for dataset in options.datasets]
     made_for = {load_protocol(name).dataset.name: name for name in protocol_names()}
     return [(made_for.get(dataset, DEFAULT), dataset) for dataset in options.datasets]
-
-
-def _check_data(protocol: Protocol, data_root: Path | None) -> None:
-    raise NotImplementedError
 
 
 def _check_recipes(protocol: Protocol, methods: Sequence[MethodChoice]) -> None:
@@ -304,10 +351,7 @@ def _kind(cell: CellKey) -> tuple[str, ...]:
     return (cell.protocol, cell.dataset, cell.method, cell.variant, changes)
 
 
-def _compare(before: dict[str, RunRecord | None], cells: Sequence[CellKey], store: RecordStore) -> None:
-    """After ``--force``: say whether the same cells gave the same numbers."""
-    raise NotImplementedError
-
-
-__all__ = ["Part", "RunOptions", "nearest", "replace", "run"]
-_unused: Callable[..., Any] | None = None
+def _existing(options: RunOptions) -> Existing:
+    if options.force or options.stale == "rerun":
+        return "force"
+    return "retry" if options.retry else "keep"

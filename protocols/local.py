@@ -82,10 +82,11 @@ class _Worker:
     process: subprocess.Popen[str]
     place: str | None
     error: str = ""
+    finished: set[str] = field(default_factory=set)
 
 
 Message = tuple[_Worker, str | None]
-WriteFailure = Callable[[Job, str], Sequence[CellKey]]
+WriteFailure = Callable[[Job, Sequence[CellKey], str], None]
 
 
 class LocalExecutor:
@@ -95,8 +96,7 @@ class LocalExecutor:
         program: path of ``run_benchmark.py``.
         places: one entry per worker at a time: the CUDA device it may see, or None for a worker on the CPU.
         display: shows progress.
-        write_failure: called when a worker died: writes ``failed`` records for the cells of the job that have no finished record
-            and returns these cells.
+        write_failure: called when a worker died, with the cells that it had not finished: writes ``failed`` records.
         fail_fast: stop everything at the first failed cell.
     """
 
@@ -166,10 +166,14 @@ class LocalExecutor:
         except json.JSONDecodeError:
             return
         self.display.event(worker.number, event)
-        if event.get("event") == "cell_failed":
-            self._failed(CellKey.model_validate(event["cell"]), event.get("reason", ""))
-        elif event.get("event") == "error":
+        kind = event.get("event")
+        if kind == "error":
             worker.error = event["message"]
+        elif kind in ("cell_done", "cell_not_applicable", "cell_failed"):
+            cell = CellKey.model_validate(event["cell"])
+            worker.finished.add(cell.cell_id)
+            if kind == "cell_failed":
+                self._failed(cell, event.get("reason", ""))
 
     def _failed(self, cell: CellKey, reason: str) -> None:
         self.summary.failed[cell.cell_id] = (cell, reason)
@@ -199,7 +203,9 @@ class LocalExecutor:
 
     def _died(self, worker: _Worker, code: int) -> str:
         reason = death(code, worker.job.log)
-        for cell in self.write_failure(worker.job, reason):
+        lost = [cell for cell in worker.job.cells if cell.cell_id not in worker.finished]
+        self.write_failure(worker.job, lost, reason)
+        for cell in lost:
             self._failed(cell, reason)
         return reason
 

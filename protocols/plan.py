@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from ..results.record import CellKey, digest_of
+from ..results.store import Existing
 from .protocol import Protocol, ProtocolError
 from .schema import Strict
 
@@ -25,6 +26,7 @@ class Plan(Strict):
         plugins: files to load before the method is looked up.
         device: ``cpu`` or ``cuda``; which CUDA device is pinned by the environment of the worker.
         checkpoint_every: seconds.
+        existing: what to do with records that are there, see ``RecordStore``.
         command: what the user typed, for the records.
     """
 
@@ -36,6 +38,7 @@ class Plan(Strict):
     plugins: tuple[str, ...] = ()
     device: str = "cpu"
     checkpoint_every: float = Field(default=300.0, ge=0)
+    existing: Existing = "keep"
     command: str = ""
 
     @property

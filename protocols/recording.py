@@ -79,7 +79,7 @@ class Recorder:
         """What a checkpoint of this shard depends on: cells, sources, device kind and numerics."""
         return {
             "cells": [cell.cell_id for cell in shard],
-            "sources": _sources(self.entry.source),
+            "sources": source_digests(self.entry.source),
             "torch": torch.__version__,
             "device": self.device.split(":")[0],
             "protocol": digest_of(self.protocol.model_dump(mode="json")),
@@ -160,7 +160,7 @@ class Recorder:
             packages[name] = version
         cuda = self.device.startswith("cuda")
         return Circumstances(
-            sources=_sources(self.entry.source),
+            sources=source_digests(self.entry.source),
             data=dict(data.dataset.digests),
             git=_git(),
             packages=packages,
@@ -184,7 +184,8 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _sources(method_file: Path) -> dict[str, str]:
+def source_digests(method_file: Path) -> dict[str, str]:
+    """Digests of the code that makes a record: method, engine, metrics, noise."""
     engine = [ROOT / name for name in ENGINE]
     return {
         "method": source_digest([method_file]),

@@ -57,7 +57,7 @@ def work(plan: Plan, number: int, *, as_events: bool) -> int:
             run_shard(
                 list(shard),
                 plan.protocol,
-                RecordStore(plan.runs),
+                RecordStore(plan.runs, plan.existing),
                 data_root=None if plan.data_root is None else Path(plan.data_root),
                 device=plan.device,
                 checkpoint_dir=plan.checkpoints,
