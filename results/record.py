@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,6 +81,8 @@ class TestResult(Frozen):
     ``full`` is the whole test split as one gallery; ``folds`` the mean over the protocol's consecutive folds (MS-COCO 1K), None
     where the protocol has none.
     """
+
+    __test__: ClassVar[bool] = False  # not a test, whatever pytest thinks of the name
 
     epoch: int
     full: RetrievalScores
@@ -169,7 +171,9 @@ class RunRecord(Frozen):
     """One cell's result, cache entry and provenance at once.
 
     ``method_label`` is how the method must be printed wherever its numbers appear (reconstructions say so there);
-    ``method_flags`` may hold ``reconstruction``, ``oracle`` (behind the firewall), ``clean-meta-set``, ``own-generalisation``.
+    ``method_flags`` may hold ``control``, ``reconstruction``, ``oracle`` (behind the firewall), ``clean-meta-set``,
+    ``own-generalisation``. ``outcome_digest`` covers the outcome and the arrays of the sidecar (empty without an outcome);
+    ``record_digest``, filled in by the store, covers everything else in the file, so that no part of it can change unnoticed.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -182,7 +186,13 @@ class RunRecord(Frozen):
     method_flags: tuple[str, ...] = ()
     outcome: Outcome | None = None
     outcome_digest: str = ""
+    record_digest: str = ""
     circumstances: Circumstances = Field(default_factory=Circumstances)
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON Schema of a record, generated from the models; ``schema.json`` beside this file holds the same."""
+    return RunRecord.model_json_schema()
 
 
 def canonical_json(value: Any) -> str:

@@ -1,0 +1,88 @@
+"""Arrays beside a record: per-query ranks, histograms of weights. Compressed ``.npz`` with the same bytes for the same content.
+
+Names of the arrays (``<s>`` is a signal: weight, clean_probability, loss; ``<n>`` a network; E epochs were kept):
+
+- ``i2t_better``, ``i2t_tied``, ``i2t_own_tied`` and the same for ``t2i``: uint32 per query of the test split as one gallery, after the
+  selected epoch: wrong items above the best own item, wrong items equal to it, own items equal to it;
+- ``signal_epochs`` [E]; ``histogram/<s>/<n>/clean`` and ``.../noisy`` [E, 256] uint32; ``edges/<s>/<n>`` [257] float32; pairs that are in
+  no bin: ``excluded/<s>/<n>/clean`` and ``.../noisy`` [E] (weight 0 by a partition), ``not_visited/<s>/<n>/...`` [E];
+- ``similarity/clean``, ``similarity/noisy`` [256] and ``edges/similarity`` [257].
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+# What zipfile and numpy raise for damaged or hostile files.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class SidecarError(ValueError):
+    """Arrays that cannot be stored, or a file of arrays that cannot be read; one sentence."""
+
+
+def sidecar_path(record_path: Path) -> Path:
+    """``.../seed3.json`` -> ``.../seed3.npz``."""
+    return record_path.with_suffix(".npz")
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The file's content: entries in order of name, no dates, rows contiguous (``np.savez`` keeps neither order nor layout).
+
+    Raises:
+        SidecarError: an array of Python objects, or a name that is empty.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(arrays):
+            array = np.asarray(arrays[name], order="C")
+            if not name or array.dtype.hasobject:
+                raise SidecarError(
+                    f"sidecar array {name!r} has dtype {array.dtype}; only named arrays of numbers are kept"
+                )
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_NO_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # else it depends on the operating system
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w") as file:
+                np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_sidecar(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a sidecar file by name.
+
+    Raises:
+        SidecarError: the file is missing, truncated, damaged, or holds objects instead of numbers.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.namelist():
+                with archive.open(entry) as file:
+                    arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+                    if file.read(1):
+                        raise ValueError(f"entry {entry!r} is longer than its array")
+    except FileNotFoundError as error:
+        raise SidecarError(f"sidecar {path} is missing; run the cell again") from error
+    except _DAMAGE as error:
+        raise SidecarError(f"sidecar {path} cannot be read ({error}); run the cell again") from error
+    return arrays
