@@ -81,17 +81,17 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
     for part in parts:
         if part.to_do:
             check_data(part.protocol, options.data_root)
-    device, places = _places(options)
-    jobs = plan_jobs(parts, options, device, len(places))
+    device, slots = places(options)
+    jobs = plan_jobs(parts, options, device, len(slots))
     costs = Costs(store) if jobs else None
-    print(bill(parts, jobs, costs, len(places), device))
+    print(bill(parts, jobs, costs, len(slots), device))
     if options.dry_run or options.only_cached or not jobs:
         return 0, cells
     for part in parts:
         protocol = part.as_written
         store.write_snapshot(protocol.name, protocol.version, part.overrides, protocol.model_dump(mode="json"))
     before = digests(store, cells) if options.force else {}
-    summary = execute(_longest_first(jobs, costs), options, places)
+    summary = execute(_longest_first(jobs, costs), options, slots)
     print_outcome(summary, options.command)
     if options.force:
         print(compared(before, digests(store, cells)))
@@ -164,27 +164,32 @@ def plan_jobs(parts: Sequence[Part], options: RunOptions, device: str, workers: 
     for part in parts:
         if not part.to_do:
             continue
-        plan = Plan(
-            protocol=part.protocol,
-            overrides=part.overrides,
-            shards=_shards(part, options.results, workers),
-            data_root=None if options.data_root is None else str(options.data_root.expanduser().resolve()),
-            results=str(options.results.expanduser().resolve()),
-            plugins=tuple(str(path.expanduser().resolve()) for path in options.plugin),
-            device=device,
-            checkpoint_every=options.checkpoint_every,
-            existing=_existing(options),
-            command=options.command,
-        )
+        plan = plan_for(part, options, device, _shards(part, options.results, workers))
         path = plan.path() if options.dry_run else plan.write()
         jobs += [Job(plan, path, number) for number in range(len(plan.shards))]
     return jobs
 
 
-def execute(jobs: Sequence[Job], options: RunOptions, places: Sequence[str | None]) -> Summary:
+def plan_for(part: Part, options: RunOptions, device: str, shards: Sequence[tuple[CellKey, ...]]) -> Plan:
+    """The plan of these shards."""
+    return Plan(
+        protocol=part.protocol,
+        overrides=part.overrides,
+        shards=tuple(shards),
+        data_root=None if options.data_root is None else str(options.data_root.expanduser().resolve()),
+        results=str(options.results.expanduser().resolve()),
+        plugins=tuple(str(path.expanduser().resolve()) for path in options.plugin),
+        device=device,
+        checkpoint_every=options.checkpoint_every,
+        existing=_existing(options),
+        command=options.command,
+    )
+
+
+def execute(jobs: Sequence[Job], options: RunOptions, slots: Sequence[str | None]) -> Summary:
     """Run the jobs on this machine; plans that are done are removed."""
     with display_for(jobs, options.quiet) as display:
-        executor = LocalExecutor(options.program, places, display, write_death, options.fail_fast)
+        executor = LocalExecutor(options.program, slots, display, write_death, options.fail_fast)
         summary = executor.run(jobs)
     if summary.exit_code == 0:
         for job in jobs:
@@ -310,7 +315,8 @@ def _check_recipes(protocol: Protocol, methods: Sequence[MethodChoice]) -> None:
         budget_of(protocol, registry.get(name).cls)
 
 
-def _places(options: RunOptions) -> tuple[str, list[str | None]]:
+def places(options: RunOptions) -> tuple[str, list[str | None]]:
+    """The device of the plan and a place for each worker."""
     if options.workers is not None and options.workers < 1:
         raise ProtocolError(f"--workers {options.workers} is no number of processes; give 1 or more")
     if options.device == "cpu":

@@ -70,11 +70,14 @@ def cells(
         raise ProtocolError(
             f"protocol {protocol.name!r} has real noise and no rate to choose; leave --noise out or take another protocol"
         )
-    chosen_rates: Sequence[float | None] = protocol.noise.rates or (None,) if rates is None else rates
+    chosen_rates: Sequence[float | None] = (protocol.noise.rates or (None,)) if rates is None else rates
     chosen_seeds = protocol.seeds if seeds is None else seeds
     for rate in chosen_rates:
         if rate is not None and not 0 <= rate <= 1:
             raise ProtocolError(f"rate {rate:g} lies outside 0..1; a rate is a share, 0.4 means 40 %")
+    for seed in chosen_seeds:
+        if seed < 0:
+            raise ProtocolError(f"seed {seed} is negative; seeds are 0, 1, 2, ...")
     _refuse_repeats("rate", chosen_rates)
     _refuse_repeats("seed", chosen_seeds)
     found = [
