@@ -158,7 +158,8 @@ def clip_by_norm(gradients: Mapping[str, Tensor], limit: float | None, run_axes:
     if limit is None:
         return dict(gradients)
     squares = [(g * g).reshape(*g.shape[:run_axes], -1).sum(-1) for g in gradients.values()]
-    norm = torch.stack(squares).sum(0).sqrt()
+    # Added one by one: a sum over a stack [tensors, runs] would round by a run's place among its neighbours.
+    norm = sum(squares[1:], start=squares[0]).sqrt()
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
     return {key: g * _expand(scale, g, run_axes) for key, g in gradients.items()}
 

@@ -1,7 +1,7 @@
-"""Two-component mixtures on one vector of losses: the partition step of NCR, NPC and their kin.
+"""Splitting pairs into clean and noisy by a mixture of two Gaussians fitted to one number per pair.
 
-Deterministic: EM starts from the exact one-dimensional two-means split (sort, prefix sums, best cut) instead of a random k-means start, then
-follows scikit-learn's ``GaussianMixture`` update for update. Called once per run and epoch, outside the mapped code.
+Tensor-only and deterministic. Where released code calls scikit-learn's ``GaussianMixture`` with a random k-means start, the start here
+is the *best* one-dimensional two-means split, found exactly by sorting; update rules, regularisation and stopping rule are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# scikit-learn adds this to the mass of a component before dividing by it.
+MASS_FLOOR = 10 * torch.finfo(torch.float64).eps
+
 
 @dataclass(frozen=True)
 class Mixture:
-    """A fitted mixture; component 0 has the smaller mean.
+    """A fitted mixture of two Gaussians, components ordered by mean; float64.
 
-    ``means``, ``variances``, ``weights`` are ``[2]``; ``posterior_low [n]`` is the probability of component 0, all float64.
+    Attributes:
+        means: ``[2]``, ascending.
+        variances: ``[2]``, regularisation included.
+        weights: ``[2]``, summing to 1.
+        posterior_low: ``[N]`` probability that each value belongs to the component with the smaller mean.
+        n_iter: EM iterations done.
+        converged: whether the mean log-likelihood changed by less than ``tol`` in the last one.
     """
 
     means: Tensor
@@ -28,79 +37,109 @@ class Mixture:
     converged: bool
 
 
-def min_max(x: Tensor) -> Tensor:
-    """``(x - min) / (max - min)``; zeros where x is constant."""
-    spread = x.max() - x.min()
-    return (x - x.min()) / spread if spread > 0 else torch.zeros_like(x)
-
-
-def two_means_split(x: Tensor) -> Tensor:
-    """Membership ``[n]`` bool of the lower cluster in the exact optimum of one-dimensional 2-means."""
-    ordered, order = torch.sort(x, stable=True)
-    n = len(x)
-    count = torch.arange(1, n, dtype=x.dtype, device=x.device)
-    centred = ordered - ordered.mean()
-    low = centred.cumsum(0)[:-1]
-    # Maximising the sum of squares between clusters: low + high sums are opposite after centring.
-    between = low * low * (1 / count + 1 / (n - count))
-    cut = int(between.argmax()) + 1
-    member = torch.zeros(n, dtype=torch.bool, device=x.device)
-    member[order[:cut]] = True
-    return member
-
-
 def gaussian_mixture_1d(
-    x: Tensor, max_iter: int = 100, tol: float = 1e-3, reg_covar: float = 1e-6, start: Tensor | None = None
+    x: Tensor, max_iter: int, tol: float, reg_covar: float, start_low: Tensor | None = None
 ) -> Mixture:
-    """Two-component Gaussian mixture of ``x [n]`` by EM, scikit-learn's stopping rule (change of the mean log-likelihood < tol).
+    """Fit two Gaussians to ``x`` by EM, started from the best two-means split.
+
+    With the loose tolerance of released code EM often stops after two or three iterations, so the start shows in the result: a random
+    k-means start that misses the best split gives another posterior.
 
     Args:
-        x: ``[n]`` losses.
-        max_iter, tol, reg_covar: as in ``sklearn.mixture.GaussianMixture``.
-        start: ``[n]`` bool, membership of one component at the start; default the exact two-means split. Released code starts from a random
-            k-means run, which may stop beside the optimum; parity tests pass its labels.
+        x: ``[N]``, any float dtype; computed in float64.
+        max_iter: most EM iterations.
+        tol: stop when the mean log-likelihood changes by less.
+        reg_covar: added to both variances in every iteration.
+        start_low: ``[N]`` bool, the values that begin in the low component; None for the best two-means split.
 
     Raises:
-        ValueError: fewer than two values, or values that are not finite.
+        ValueError: fewer than two values, values that are not finite, or all values equal (nothing to split).
     """
-    x = x.detach().double()
-    if x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"a mixture needs a vector of at least two losses, got shape {tuple(x.shape)}")
-    if not bool(x.isfinite().all()):
-        raise ValueError(f"{int((~x.isfinite()).sum())} of {len(x)} losses are not finite; the model has diverged")
-    low = two_means_split(x) if start is None else start
-    responsibility = torch.stack([low, ~low]).double()
-    bound, converged, step = -math.inf, False, 0
-    means, variances, weights = _maximise(x, responsibility, reg_covar)
-    for step in range(1, max_iter + 1):  # noqa: B007
-        log_joint = _log_joint(x, means, variances, weights)
-        log_density = log_joint.logsumexp(0)
-        means, variances, weights = _maximise(x, (log_joint - log_density).exp(), reg_covar)
-        previous, bound = bound, float(log_density.mean())
-        if abs(bound - previous) < tol:
+    x = _checked(x)
+    low = best_split(x) if start_low is None else start_low.to(x.device)
+    responsibility = torch.stack([low, ~low], dim=1).double()
+    model = _maximise(x, responsibility, reg_covar)
+    bound, converged, done = -math.inf, False, 0
+    for done in range(1, max_iter + 1):  # noqa: B007
+        responsibility, likelihood = _expect(x, *model)
+        model = _maximise(x, responsibility, reg_covar)
+        change, bound = abs(float(likelihood) - bound), float(likelihood)
+        if change < tol:
             converged = True
             break
-    log_joint = _log_joint(x, means, variances, weights)
-    posterior = (log_joint - log_joint.logsumexp(0)).exp()
-    order = means.argsort(stable=True)
-    return Mixture(means[order], variances[order], weights[order], posterior[order[0]], step, converged)
+    responsibility, _ = _expect(x, *model)
+    means, variances, weights = model
+    order = torch.argsort(means, stable=True)
+    return Mixture(means[order], variances[order], weights[order], responsibility[:, order[0]], done, converged)
+
+
+def _checked(x: Tensor) -> Tensor:
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(
+            f"a mixture of two components needs at least two values in one dimension, got shape {tuple(x.shape)}"
+        )
+    x = x.detach().double()
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{int((~torch.isfinite(x)).sum())} of {len(x)} values are not finite; the model has diverged")
+    if float(x.min()) == float(x.max()):
+        raise ValueError(
+            f"all {len(x)} values equal {float(x[0]):g}: there is nothing to split; the model has collapsed"
+        )
+    return x
+
+
+def best_split(x: Tensor) -> Tensor:
+    """The lower group of the split into two with the smallest within-group sum of squares (exact two-means), ``[N]`` bool.
+
+    The best split is a cut of the sorted values; for the first ``c`` of them the explained part is ``(sum - c mean)^2 N / (c (N - c))``.
+    Equal values are never separated.
+    """
+    values = x.sort().values
+    n = len(values)
+    below = torch.arange(1, n, device=x.device, dtype=torch.float64)
+    sums = (values - values.mean()).cumsum(0)[:-1]
+    explained = torch.where(values[1:] > values[:-1], sums.square() / (below * (n - below)), -1.0)
+    cut = values[int(explained.argmax())]
+    return x <= cut
 
 
 def _maximise(x: Tensor, responsibility: Tensor, reg_covar: float) -> tuple[Tensor, Tensor, Tensor]:
-    mass = responsibility.sum(1) + 10 * torch.finfo(x.dtype).eps
-    means = (responsibility @ x) / mass
-    variances = (responsibility * (x - means[:, None]) ** 2).sum(1) / mass + reg_covar
+    """Means, variances and weights ``[2]`` from responsibilities ``[N, 2]``."""
+    mass = responsibility.sum(0) + MASS_FLOOR
+    means = responsibility.mT @ x / mass
+    variances = (responsibility * (x[:, None] - means).square()).sum(0) / mass + reg_covar
     return means, variances, mass / mass.sum()
 
 
-def _log_joint(x: Tensor, means: Tensor, variances: Tensor, weights: Tensor) -> Tensor:
-    scaled = (x - means[:, None]) ** 2 / variances[:, None]
-    return weights.log()[:, None] - 0.5 * (math.log(2 * math.pi) + variances.log()[:, None] + scaled)
+def _expect(x: Tensor, means: Tensor, variances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Responsibilities ``[N, 2]`` and the mean log-likelihood."""
+    squares = (x[:, None] - means).square() / variances
+    joint = weights.log() - 0.5 * (math.log(2 * math.pi) + variances.log() + squares)
+    total = joint.logsumexp(1)
+    return (joint - total[:, None]).exp(), total.mean()
+
+
+def min_max(x: Tensor) -> Tensor:
+    """``(x - min) / (max - min)``, ``[N]`` in [0, 1].
+
+    Raises:
+        ValueError: fewer than two values, values that are not finite, or all values equal.
+    """
+    _checked(x)
+    return (x - x.min()) / (x.max() - x.min())
 
 
 def ncr_clean_mask(posterior: Tensor, threshold: float = 0.5) -> Tensor:
-    """``posterior > threshold``; if all exceed it, the threshold becomes the (n // 100)-th smallest posterior (ncr.md 3.2), ``[n]`` bool."""
+    """Pairs taken as clean: posterior above the threshold, ``[N]`` bool (ncr.md 3.2).
+
+    If *all* are above, the threshold becomes the ``N // 100``-th smallest posterior (0-based), so that at least one pair counts as noisy.
+
+    Raises:
+        ValueError: a NaN posterior.
+    """
+    if bool(posterior.isnan().any()):
+        raise ValueError(f"{int(posterior.isnan().sum())} of {len(posterior)} clean posteriors are NaN")
     clean = posterior > threshold
     if bool(clean.all()):
-        clean = posterior > torch.sort(posterior).values[len(posterior) // 100]
+        clean = posterior > posterior.sort().values[len(posterior) // 100]
     return clean

@@ -1,12 +1,14 @@
 """The ``batched`` driver: many runs as one stack of parameters, the method's single-run code mapped over it.
 
 A run's numbers do not depend on its neighbours: nothing is reduced over the run axis, subsets and step counts are per run, and an
-inactive run keeps parameters, moments, state and step count bit by bit. Methods with ``batched = False`` go through the same code, run by
+inactive run keeps parameters, moments, state and step count bit by bit. A lone run is padded (see ``padded`` in engine.py): a stack of one
+takes other matrix kernels than a stack of several. Methods with ``batched = False`` go through the same code, run by
 run, without the mapping.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -204,7 +206,7 @@ class BatchedDriver(Driver):
 
 def _total(out: StepOutput) -> tuple[Tensor, Any]:
     parts = dict(out.loss) if isinstance(out.loss, Mapping) else {"loss": out.loss}
-    total = torch.stack(list(parts.values())).sum()
+    total = functools.reduce(torch.add, parts.values())
     logged: dict[str, Any] = {"losses": {name: part.detach() for name, part in parts.items()}}
     if out.weight is not None:
         logged["weight"] = out.weight.detach()

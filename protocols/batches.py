@@ -128,7 +128,8 @@ def plan_pass(
         index, valid, count = plan_draw(masks[name], size, this.last_batch, order, length)
         if slot == 0:
             iterations = count
-        active = valid.any(-1)
+        own = np.arange(len(index))[:, None] < iterations
+        active = valid.any(-1) & own
         # Decided by the pass alone: with a mask or without one, the arithmetic of a run must not depend on its neighbours.
         marks = torch.from_numpy(valid).to(device) if this.last_batch == "keep" else None
         draws[name] = Draws(torch.from_numpy(index).to(device), marks, active)

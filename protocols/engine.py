@@ -88,7 +88,8 @@ def run_shard(
     recorder = Recorder(store, entry, protocol, device, command, on_event)
     task = PairRetrieval(protocol, data_root, torch.device(device))
     try:
-        data = task.prepare(shard)
+        cells = padded(shard, entry.cls)
+        data = task.prepare(cells)
         method = entry.cls(entry.cls.variants[shard[0].variant], spec_for(protocol, entry.cls, data))
         reason = method.applies_to(method.spec)
         if reason is not None:
@@ -98,13 +99,23 @@ def run_shard(
         elif isinstance(method, GradientMethod):
             check_streaming(method, protocol.backbone.kind)
             checkpoint = CheckpointFile(checkpoint_dir, recorder.checkpoint_identity(shard), checkpoint_every)
-            ShardTraining(method, shard, task, data, recorder, checkpoint, stop).run()
+            ShardTraining(method, cells, len(shard), task, data, recorder, checkpoint, stop).run()
         else:
             raise ContractError(f"method {shard[0].method!r} is neither a DirectMethod nor a GradientMethod")
     except (Interrupted, DataError, KeyboardInterrupt):
         raise
     except Exception as error:
         recorder.failed(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def padded(shard: Sequence[CellKey], method: type[Method]) -> list[CellKey]:
+    """The runs to train: a lone cell is trained beside a copy of itself.
+
+    A stack of one run takes other matrix kernels than a stack of several, on CPU and on CUDA; from two runs on, a run's bytes do not depend
+    on the number (tested). One copy is the least that helps.
+    """
+    lone = len(shard) == 1 and issubclass(method, GradientMethod) and method.batched
+    return list(shard) * 2 if lone else list(shard)
 
 
 def _fit_directly(
@@ -138,12 +149,13 @@ class Memory:
 
 
 class ShardTraining:
-    """The training of all runs of one shard."""
+    """The training of all runs of one shard; runs from slot ``n_wanted`` on are padding and leave no record."""
 
     def __init__(
         self,
         method: GradientMethod,
         shard: Sequence[CellKey],
+        n_wanted: int,
         task: PairRetrieval,
         data: ShardData,
         recorder: Recorder,
@@ -151,6 +163,7 @@ class ShardTraining:
         stop: Callable[[], bool],
     ) -> None:
         self.method, self.shard, self.task, self.data = method, shard, task, data
+        self.n_wanted = n_wanted
         self.recorder, self.checkpoint, self.stop = recorder, checkpoint, stop
         self.spec: Spec = method.spec
         self.device = data.tables.captions.device
@@ -179,6 +192,11 @@ class ShardTraining:
         """Slots of the runs that are still finite."""
         return [slot for slot, memory in enumerate(self.memory) if not memory.failure]
 
+    @property
+    def watched(self) -> list[int]:
+        """Slots of the runs that are still finite and wanted."""
+        return [slot for slot in self.alive if slot < self.n_wanted]
+
     def run(self) -> None:
         """All epochs, then the records."""
         first = self._resume()
@@ -186,13 +204,13 @@ class ShardTraining:
             self.driver.start_states(self.runs)
             self._evaluate(0, [{} for _ in self.shard])
         for epoch in range(first, self.spec.epochs):
-            if not self.alive:
+            if not self.watched:
                 break
             losses = self._epoch(epoch)
             self._check_finite(epoch)
             self._observe(epoch + 1)
             self._evaluate(epoch + 1, losses)
-            self.recorder.event("epoch", epoch=epoch + 1, epochs=self.spec.epochs, cells=len(self.shard))
+            self.recorder.event("epoch", epoch=epoch + 1, epochs=self.spec.epochs, cells=self.n_wanted)
             if self.stop():
                 self._save(epoch + 1)
                 raise Interrupted
@@ -294,7 +312,6 @@ class ShardTraining:
 
     def _fail(self, slot: int, reason: str) -> None:
         self.memory[slot].failure = reason
-        self.recorder.event("cell_failed", cell=self.shard[slot].model_dump(), reason=reason)
 
     def _factors(self, network: str, plan: PassPlan, iteration: int, epoch: int) -> list[float]:
         schedule = self.driver.rules[network].schedule
@@ -379,7 +396,7 @@ class ShardTraining:
                 raise ContractError(
                     f"{name}: a weight of network {network!r} lies outside weight_range ({low}, {high}) in epoch {epoch}"
                 )
-        for slot in self.alive:
+        for slot in self.watched:
             memory, oracle = self.memory[slot], self.data.oracles[slot]
             memory.summaries += summarise(self.log, slot, epoch, oracle)
             memory.histograms.add(self.log, slot, epoch, oracle)
@@ -395,7 +412,7 @@ class ShardTraining:
     def _evaluate(self, epoch: int, losses: list[dict[str, float]]) -> None:
         with self.recorder.timed("evaluate"):
             tested = self.method.tested
-            for slot in self.alive:
+            for slot in self.watched:
                 single = (lambda s=slot: self._score(s, tested[:1])) if len(tested) > 1 else None
                 try:
                     self.memory[slot].tracker.add(epoch, self._score(slot, tested), losses[slot], single)
@@ -403,14 +420,14 @@ class ShardTraining:
                     self._fail(slot, f"evaluation after epoch {epoch}: {error}")
 
     def _write_records(self) -> None:
-        for slot, (cell, memory) in enumerate(zip(self.shard, self.memory, strict=True)):
+        for slot, (cell, memory) in enumerate(zip(self.shard[: self.n_wanted], self.memory, strict=False)):
             if memory.failure:
                 self.recorder.failed([cell], memory.failure, "")
                 continue
             self.recorder.done(
                 cell,
                 slot,
-                len(self.shard),
+                self.n_wanted,
                 memory.tracker,
                 self.data,
                 self._encoder(slot, list(self.driver.modules)).parameters(),
