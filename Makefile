@@ -49,7 +49,7 @@ format: setup ## let ruff put the code in shape
 types:
 	@mkdir -p build/types/nocobench
 	@for folder in $(FOLDERS); do ln -sfn ../../../$$folder build/types/nocobench/$$folder; done
-	@ln -sfn ../../run_benchmark.py build/types/run_benchmark.py
+	@ln -sfn ../../run_benchmark.py ../../examples/stranger/trimmed_infonce.py build/types/
 
 lock: ## write requirements.lock anew from the ranges in pyproject.toml
 	@rm -rf build/lock && $$($(FIND_PYTHON)) -m venv build/lock

@@ -88,7 +88,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bare_checkout_runs_its_own_code_beside_a_foreign_datasets(
     clone: Path, tmp_path: Path, from_root: bool
 ) -> None:
-    """Even though this environment has another copy installed, and even though the root is on the path twice."""
+    """Even though this environment has another copy installed, and even though the root stands on the path."""
     foreign = foreign_package(tmp_path / "site")
     cwd = clone if from_root else tmp_path
     theirs, fake, types, record = ask(
@@ -160,10 +160,7 @@ def test_the_wheel_writes_into_no_foreign_folder(clone: Path, tmp_path: Path) ->
     present = {
         f"nocobench/{path.relative_to(clone).as_posix()}"
         for folder in FOLDERS
-        for path in (
-            *(clone / folder).glob("*.py"),
-            *(clone / folder).glob("specs/*.yaml"),
-            *(clone / folder).glob("published/*.csv"),
-        )
+        for pattern in ("*.py", "specs/*.yaml", "schema.json", "published/*.csv")
+        for path in (clone / folder).glob(pattern)
     }
     assert shipped == present
