@@ -76,8 +76,12 @@ def run_shard(
     command: str,
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
+    make_task: Callable[[Protocol, Path | None, torch.device], PairRetrieval] = PairRetrieval,
+    make_training: Callable[..., ShardTraining] | None = None,
 ) -> None:
     """Train and evaluate the cells of one shard and write their records.
+
+    ``make_task`` and ``make_training`` let the contract checks tamper with data and parameters.
 
     Raises:
         Interrupted: ``stop()`` became true; a checkpoint was written.
@@ -86,7 +90,7 @@ def run_shard(
     set_numerics(protocol.numerics)
     entry = registry.get(shard[0].method)
     recorder = Recorder(store, entry, protocol, device, command, on_event)
-    task = PairRetrieval(protocol, data_root, torch.device(device))
+    task = make_task(protocol, data_root, torch.device(device))
     try:
         cells = padded(shard, entry.cls)
         data = task.prepare(cells)
@@ -99,7 +103,8 @@ def run_shard(
         elif isinstance(method, GradientMethod):
             check_streaming(method, protocol.backbone.kind)
             checkpoint = CheckpointFile(checkpoint_dir, recorder.checkpoint_identity(shard), checkpoint_every)
-            ShardTraining(method, cells, len(shard), task, data, recorder, checkpoint, stop).run()
+            build = make_training or ShardTraining
+            build(method, cells, len(shard), task, data, recorder, checkpoint, stop).run()
         else:
             raise ContractError(f"method {shard[0].method!r} is neither a DirectMethod nor a GradientMethod")
     except (Interrupted, DataError, KeyboardInterrupt):

@@ -1,0 +1,227 @@
+"""The contract, checked: what any registered method must satisfy, on small synthetic data, in about a minute.
+
+``run_benchmark.py check METHOD`` prints these checks for a stranger's method; the test suite runs them over the whole registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..datasets.types import OracleView
+from ..methods import registry
+from ..methods.contract import DirectMethod, GradientMethod, Method
+from ..results.record import CellKey, RunRecord
+from ..results.store import RecordStore
+from . import engine
+from .protocol import (
+    BackboneChoice,
+    BudgetChoice,
+    DatasetChoice,
+    Grants,
+    MetaGrant,
+    NoiseChoice,
+    Numerics,
+    Protocol,
+)
+from .tasks import PairRetrieval, ShardData
+
+RATES, SEEDS, EPOCHS = (0.0, 0.5), (0, 1), 4
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check: its name, whether it holds, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+def small_protocol(**changes: Any) -> Protocol:
+    """The protocol of the checks: 120 synthetic images with two captions each in a shared space, 4 epochs."""
+    protocol = Protocol(
+        name="contract",
+        version=1,
+        description="Small synthetic data for the contract checks.",
+        dataset=DatasetChoice(
+            name="synthetic",
+            options={"n_train": 120, "n_val": 40, "n_test": 60, "captions_per_image": 2, "image_dim": 16, "text_dim": 16, "zero_shot": 0.5},
+        ),
+        noise=NoiseChoice(model="nested-mismatch", rates=RATES),
+        seeds=SEEDS,
+        backbone=BackboneChoice(kind="mlp", hidden=24, dim=16, normalise_inputs=False),
+        budget=BudgetChoice(epochs=EPOCHS, batch_size=32),
+        numerics=Numerics(width=8),
+        grants=Grants(clean_meta_set=MetaGrant(share=0.1), noise_rate=True),
+    )
+    return protocol.model_copy(update=changes)
+
+
+def cells_of(protocol: Protocol, method: str, variant: str, rates: Sequence[float], seeds: Sequence[int]) -> list[CellKey]:
+    """Cells of one method on a protocol, rate by rate."""
+    common = {"task": protocol.task, "protocol": protocol.name, "version": protocol.version, "dataset": protocol.dataset.name}
+    common |= {"noise": protocol.noise.model, "method": method, "variant": variant}
+    common |= {"backbone": protocol.backbone.label, "track": protocol.track}
+    return [CellKey(**common, rate=rate, seed=seed) for rate in rates for seed in seeds]
+
+
+@dataclass
+class Trial:
+    """Runs shards of one method and keeps what comes out."""
+
+    method: str
+    variant: str
+    protocol: Protocol
+
+    def run(self, cells: Sequence[CellKey], **options: Any) -> dict[str, RunRecord]:
+        """Records by cell id."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = RecordStore(Path(folder) / "runs")
+            settings: dict[str, Any] = {
+                "data_root": None, "device": "cpu", "checkpoint_dir": Path(folder) / "checkpoints", "checkpoint_every": 1e9,
+                "command": "check", "on_event": lambda event: None, "stop": lambda: False,
+            }  # fmt: skip
+            engine.run_shard(cells, self.protocol, store, **(settings | options))
+            return {record.cell_id: record for record in store.scan() if isinstance(record, RunRecord)}
+
+    @property
+    def cells(self) -> list[CellKey]:
+        return cells_of(self.protocol, self.method, self.variant, RATES, SEEDS)
+
+
+class ShuffledOracle(PairRetrieval):
+    """The same data with wrong flags behind the firewall."""
+
+    def prepare(self, cells: Sequence[CellKey]) -> ShardData:
+        data = super().prepare(cells)
+        flipped = [OracleView(None if o.is_noisy is None else ~o.is_noisy) for o in data.oracles]
+        return dataclasses.replace(data, oracles=flipped)
+
+
+class Poisoned(engine.ShardTraining):
+    """A shard whose first run starts with a parameter that is not a number."""
+
+    def _resume(self) -> int:
+        for params in self.driver.params.values():
+            for value in params.values():
+                value[0] = torch.nan
+        return super()._resume()
+
+
+def check_method(name: str, variant: str | None = None) -> list[CheckResult]:
+    """Run every check on one method.
+
+    Raises:
+        MethodError: unknown method.
+    """
+    cls = registry.get(name).cls
+    trial = Trial(name, variant or next(iter(cls.variants)), small_protocol())
+    results = [_constructs(cls), _documents(cls)]
+    reference = trial.run(trial.cells)
+    broken = [record for record in reference.values() if record.status != "done"]
+    if broken:
+        first = broken[0]
+        applicable = first.status == "not_applicable"
+        return [*results, CheckResult("runs", applicable, f"{first.status}: {first.reason}")]
+    results.append(CheckResult("runs", True, f"{len(reference)} cells, {EPOCHS} epochs"))
+    checks: list[Callable[[Trial, type[Method], dict[str, RunRecord]], CheckResult]] = [
+        _repeats, _independent_of_neighbours, _global_generators_untouched, _learns, _firewall,
+    ]  # fmt: skip
+    if issubclass(cls, GradientMethod):
+        checks += [_resumes, _non_finite_neighbour]
+    return results + [check(trial, cls, reference) for check in checks]
+
+
+def _constructs(cls: type[Method]) -> CheckResult:
+    """Every variant constructs from a spec alone and is frozen."""
+    bad = [name for name, params in cls.variants.items() if not dataclasses.is_dataclass(params) or _can_change(params)]
+    return CheckResult("variants are frozen dataclasses", not bad, ", ".join(bad))
+
+
+def _can_change(params: Any) -> bool:
+    return not type(params).__dataclass_params__.frozen
+
+
+def _documents(cls: type[Method]) -> CheckResult:
+    missing = [field for field in ("label", "reference") if not getattr(cls, field, "")]
+    if not cls.__doc__:
+        missing.append("docstring")
+    return CheckResult("label, reference, docstring", not missing, ", ".join(f"no {field}" for field in missing))
+
+
+def _same(name: str, one: dict[str, RunRecord], other: dict[str, RunRecord]) -> CheckResult:
+    differing = [key for key in one if key in other and one[key].outcome_digest != other[key].outcome_digest]
+    compared = len(set(one) & set(other))
+    return CheckResult(name, compared > 0 and not differing, f"{compared} cells compared, {len(differing)} differ")
+
+
+def _repeats(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    return _same("same cell twice, same bytes", reference, trial.run(trial.cells))
+
+
+def _independent_of_neighbours(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    cells = trial.cells
+    other = {}
+    for shard in ([cells[-1]], [cells[2], cells[0]], [cells[1], *cells_of(trial.protocol, trial.method, trial.variant, (0.3,), (5, 6))]):
+        other |= trial.run(shard)
+    return _same("same bytes in every slot, alone and beside others", reference, {k: v for k, v in other.items() if k in reference})
+
+
+def _global_generators_untouched(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    trial.run(trial.cells[:2])
+    after = torch.random.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    return CheckResult("global generators untouched", bool(torch.equal(before[0], after[0]) and (before[1] == after[1]).all()))
+
+
+def _learns(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    clean = [r.outcome.selected.full.rsum for r in reference.values() if r.cell.rate == 0 and r.outcome]
+    chance = 2 * 100 * (1 + 5 + 10) / 60
+    return CheckResult("learns on clean data", min(clean) > 1.5 * chance, f"rSum {min(clean):.1f}, chance about {chance:.1f}")
+
+
+def _firewall(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    name = "wrong oracle flags change nothing that was learnt"
+    if "oracle" in cls.flags:
+        return CheckResult(name, True, "declared to be behind the firewall")
+    other = trial.run(trial.cells, make_task=ShuffledOracle)
+    differing = [key for key, record in reference.items() if _learnt(record) != _learnt(other[key])]
+    return CheckResult(name, not differing, f"{len(reference)} cells compared, {len(differing)} differ")
+
+
+def _learnt(record: RunRecord) -> Any:
+    assert record.outcome is not None
+    return record.outcome.model_dump(exclude={"signals", "noise"}, mode="json")
+
+
+def _resumes(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    with tempfile.TemporaryDirectory() as folder:
+        asked = iter([False, True])
+        options = {"checkpoint_dir": Path(folder), "checkpoint_every": 0.0}
+        try:
+            trial.run(trial.cells, **options, stop=lambda: next(asked, False))
+            return CheckResult("2 + 2 epochs = 4 epochs", False, "the run did not stop when asked")
+        except engine.Interrupted:
+            resumed = trial.run(trial.cells, **options)
+    if not all(record.circumstances.resumed_at == (2,) for record in resumed.values()):
+        return CheckResult("2 + 2 epochs = 4 epochs", False, "the checkpoint was not used")
+    return _same("2 + 2 epochs = 4 epochs", reference, resumed)
+
+
+def _non_finite_neighbour(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
+    records = trial.run(trial.cells, make_training=Poisoned)
+    poisoned = records.pop(trial.cells[0].cell_id)
+    if poisoned.status != "failed":
+        return CheckResult("a non-finite run harms no neighbour", False, f"the poisoned run is {poisoned.status}")
+    return replace(_same("a non-finite run harms no neighbour", reference, records), name="a non-finite run harms no neighbour")
+
+
+__all__ = ["CheckResult", "DirectMethod", "Trial", "cells_of", "check_method", "small_protocol"]
