@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+VARIABLES = ("VENV", "WORKERS", "JOB", "PYTHON")
 FOLDERS = ("methods", "datasets", "protocols", "results", "analysis")
 
 
@@ -45,7 +47,13 @@ def test_the_lock_satisfies_the_project(requirement: Requirement) -> None:
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed here")
-    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    # These tests may themselves run under `make test WORKERS=8`, which hands its variables down.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS")) and name not in VARIABLES
+    }
+    return subprocess.run(["make", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
