@@ -38,7 +38,7 @@ class Mixture:
 
 
 def gaussian_mixture_1d(
-    x: Tensor, max_iter: int, tol: float, reg_covar: float, start_low: Tensor | None = None
+    x: Tensor, max_iter: int = 100, tol: float = 1e-3, reg_covar: float = 1e-6, start: Tensor | None = None
 ) -> Mixture:
     """Fit two Gaussians to ``x`` by EM, started from the best two-means split.
 
@@ -50,13 +50,13 @@ def gaussian_mixture_1d(
         max_iter: most EM iterations.
         tol: stop when the mean log-likelihood changes by less.
         reg_covar: added to both variances in every iteration.
-        start_low: ``[N]`` bool, the values that begin in the low component; None for the best two-means split.
+        start: ``[N]`` bool, the values that begin together in one component; None for the best two-means split.
 
     Raises:
         ValueError: fewer than two values, values that are not finite, or all values equal (nothing to split).
     """
     x = _checked(x)
-    low = best_split(x) if start_low is None else start_low.to(x.device)
+    low = two_means_split(x) if start is None else start.to(x.device)
     responsibility = torch.stack([low, ~low], dim=1).double()
     model = _maximise(x, responsibility, reg_covar)
     bound, converged, done = -math.inf, False, 0
@@ -88,7 +88,7 @@ def _checked(x: Tensor) -> Tensor:
     return x
 
 
-def best_split(x: Tensor) -> Tensor:
+def two_means_split(x: Tensor) -> Tensor:
     """The lower group of the split into two with the smallest within-group sum of squares (exact two-means), ``[N]`` bool.
 
     The best split is a cut of the sorted values; for the first ``c`` of them the explained part is ``(sum - c mean)^2 N / (c (N - c))``.
