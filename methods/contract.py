@@ -343,12 +343,14 @@ class Partition:
         state: the parts of the state that change.
         clean_probability: ``[n_pairs]`` in [0, 1] by network, the noise detector of this epoch, for the log.
         facts: numbers worth keeping in the record (an estimated noise rate, whether a guard fired).
+        reinitialise: networks of this run that start again, with their optimisers, before the epoch.
     """
 
     subsets: Mapping[str, Tensor] = field(default_factory=dict)
     state: State = field(default_factory=dict)
     clean_probability: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
+    reinitialise: tuple[str, ...] = ()
 
 
 class GradientMethod(Method):

@@ -77,7 +77,9 @@ class Msian(GradientMethod):
         monotone: bool = False  # start with a falling w(l), for inputs "loss"; 4.2
         bilevel: bool = True  # learn Phi through the virtual step; 4.3
         matching: float = 0.0  # lambda_c: weight of the matched/mismatched classifier loss; 4.3
-        virtual_rate: float = 1.0  # alpha_v, step of plain gradient descent; 4.5
+        virtual_rate: float = (
+            0.3  # alpha_v; 4.5 proposes 1.0 on its own data, which overshoots on digits: variant virtual_rate_1
+        )
         hidden: int = 100  # width of the weight net; section 3
         weight_rate: float = 1e-3  # Adam on Phi; section 3
         weight_decay: float = 1e-4  # Adam on Phi; section 3
@@ -98,6 +100,7 @@ class Msian(GradientMethod):
     needs = frozenset({"clean-meta-set"})
     variants = {
         "paper": Params(),
+        "virtual_rate_1": Params(virtual_rate=1.0),
         "mwn": Params(inputs="loss"),
         "mwn_monotone": Params(inputs="loss", monotone=True),
         "bce": Params(bilevel=False, matching=1.0),
@@ -134,10 +137,9 @@ class Msian(GradientMethod):
         return {"net": self.spec.budget.optimizer, "weight": weight}
 
     def state(self, train: TrainView, nets: Networks, run: Run) -> State:
-        """The weight with which each pair was last used; the log of section 8 is its epoch's value."""
-        return {
-            "weight": torch.full((train.n_pairs,), torch.nan, device=train.captions.device, dtype=train.captions.dtype)
-        }
+        """Weight and loss with which each pair was last used, for the polarity watch (4.6), and whether it has acted."""
+        unknown = torch.full((train.n_pairs,), torch.nan, device=train.captions.device, dtype=train.captions.dtype)
+        return {"weight": unknown, "loss": unknown.clone(), "restarted": torch.zeros((), device=unknown.device)}
 
     def passes(self, epoch: int) -> Sequence[Pass | Reinit]:
         if epoch < self.warmup:
@@ -153,14 +155,20 @@ class Msian(GradientMethod):
     def partition(
         self, nets: Networks, train: TrainView, signals: Mapping[str, Tensor], state: State, epoch: int
     ) -> Partition:
-        """Nothing is excluded; keep the mean weight as a fact, since saturation at 1 means that nothing was learnt (4.6)."""
-        weight = state["weight"][state["weight"].isfinite()]
-        facts = (
-            {}
-            if not len(weight)
-            else {"weight_mean": float(weight.mean()), "weight_std": float(weight.std(correction=0))}
+        """Polarity watch (4.6): weights that rise with the loss, or all sit near 1, start the weight net again, once."""
+        seen = state["weight"].isfinite()
+        weight, loss = state["weight"][seen], state["loss"][seen]
+        if not self._learns or len(weight) < 2:
+            return Partition()
+        correlation = rank_correlation(weight, loss)
+        mean, spread = float(weight.mean()), float(weight.std(correction=0))
+        facts = {"weight_mean": mean, "weight_std": spread, "weight_loss_correlation": correlation}
+        if float(state["restarted"]) or (correlation < 0 and not (mean > 0.95 and spread < 0.02)):
+            return Partition(facts=facts)
+        changes = {"restarted": torch.ones_like(state["restarted"])}
+        return Partition(
+            state=changes, facts=facts | {"weight_net_restarted_in_epoch": epoch + 1}, reinitialise=("weight",)
         )
-        return Partition(facts=facts)
 
     def loss(self, nets: Networks, batch: Mapping[str, Batch], state: State, update: str) -> StepOutput:
         pairs, net = batch["all"], nets["net"]
@@ -174,7 +182,8 @@ class Msian(GradientMethod):
         if self.params.soft_margin:
             losses = self.pair_losses(net, net.params, pairs, self._margin(weight))
         parts = {"weighted": self._reduce(losses, weight)}
-        return StepOutput(parts, weight, losses.detach(), {"weight": pairs.write(state["weight"], weight)})
+        seen = {"weight": pairs.write(state["weight"], weight), "loss": pairs.write(state["loss"], losses.detach())}
+        return StepOutput(parts, weight, losses.detach(), seen)
 
     def meta_loss(self, nets: Networks, pairs: Batch, meta: Batch) -> dict[str, Tensor]:
         """``L_bi + lambda_c L_ce`` (4.3), to be differentiated with respect to the weight net."""
@@ -243,6 +252,12 @@ def similarity_features(similarity: Tensor) -> Tensor:
     own = similarity.diagonal()
     others = similarity - 4 * torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
     return 4 * torch.stack([own, own - others.amax(1), own - others.amax(0)], dim=1)
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> float:
+    """Spearman's rank correlation of two vectors (ties in order of appearance)."""
+    ranks = torch.stack([v.argsort(stable=True).argsort(stable=True).double() for v in (x, y)])
+    return float(torch.corrcoef(ranks)[0, 1])
 
 
 @register(name="fixed_weight")

@@ -62,8 +62,16 @@ class BatchedDriver(Driver):
         self.moments[name] = self.rules[name].start(self.params[name])
         self.counts[name] = torch.zeros(self.n_runs, dtype=torch.int64, device=self.device)
 
-    def reinitialise(self, network: str, make: Sequence[Callable[[], nn.Module]]) -> None:
-        self._install(network, [build() for build in make])
+    def reinitialise(self, network: str, run: int, module: nn.Module) -> None:
+        fresh = dict(module.to(self.device, self.dtype).named_parameters())
+        params = {key: _with_row(value, run, fresh[key].detach()) for key, value in self.params[network].items()}
+        self.params[network] = params
+        zeros = {key: torch.zeros_like(value[run]) for key, value in params.items()}
+        self.moments[network] = {
+            name: {key: _with_row(value, run, zeros[key]) for key, value in moments.items()}
+            for name, moments in self.moments[network].items()
+        }
+        self.counts[network] = _with_row(self.counts[network], run, torch.zeros_like(self.counts[network][run]))
 
     def networks_of(self, run: int) -> dict[str, BoundNetwork]:
         return {
@@ -213,6 +221,12 @@ def _total(out: StepOutput) -> tuple[Tensor, Any]:
     if out.sample_loss is not None:
         logged["sample_loss"] = out.sample_loss.detach()
     return total, (logged, tree_map(lambda leaf: leaf.detach(), dict(out.state)))
+
+
+def _with_row(stack: Tensor, run: int, row: Tensor) -> Tensor:
+    stack = stack.clone()
+    stack[run] = row
+    return stack
 
 
 def _choose(keep: Tensor | None, new: Any, old: Any) -> Any:

@@ -135,7 +135,12 @@ def state_of(cell: CellKey, store: RecordStore) -> str:
     record = store.read(cell) if store.state(cell) == "done" else None
     if record is None:
         return store.state(cell)
-    return "stale" if changed_sources(record, sources_today(cell.method)) else "done"
+    return "stale" if is_stale(record) else "done"
+
+
+def is_stale(record: RunRecord) -> bool:
+    """Whether a record was made by other source code than today's."""
+    return bool(changed_sources(record, sources_today(record.cell.method)))
 
 
 @functools.cache

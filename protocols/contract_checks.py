@@ -53,7 +53,15 @@ def small_protocol(**changes: Any) -> Protocol:
         description="Small synthetic data for the contract checks.",
         dataset=DatasetChoice(
             name="synthetic",
-            options={"n_train": 120, "n_val": 40, "n_test": 60, "captions_per_image": 2, "image_dim": 16, "text_dim": 16, "zero_shot": 0.5},
+            options={
+                "n_train": 120,
+                "n_val": 40,
+                "n_test": 60,
+                "captions_per_image": 2,
+                "image_dim": 16,
+                "text_dim": 16,
+                "zero_shot": 0.5,
+            },
         ),
         noise=NoiseChoice(model="nested-mismatch", rates=RATES),
         seeds=SEEDS,
@@ -65,9 +73,16 @@ def small_protocol(**changes: Any) -> Protocol:
     return protocol.model_copy(update=changes)
 
 
-def cells_of(protocol: Protocol, method: str, variant: str, rates: Sequence[float], seeds: Sequence[int]) -> list[CellKey]:
+def cells_of(
+    protocol: Protocol, method: str, variant: str, rates: Sequence[float], seeds: Sequence[int]
+) -> list[CellKey]:
     """Cells of one method on a protocol, rate by rate."""
-    common = {"task": protocol.task, "protocol": protocol.name, "version": protocol.version, "dataset": protocol.dataset.name}
+    common = {
+        "task": protocol.task,
+        "protocol": protocol.name,
+        "version": protocol.version,
+        "dataset": protocol.dataset.name,
+    }
     common |= {"noise": protocol.noise.model, "method": method, "variant": variant}
     common |= {"backbone": protocol.backbone.label, "track": protocol.track}
     return [CellKey(**common, rate=rate, seed=seed) for rate in rates for seed in seeds]
@@ -170,22 +185,34 @@ def _repeats(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -
 def _independent_of_neighbours(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
     cells = trial.cells
     other = {}
-    for shard in ([cells[-1]], [cells[2], cells[0]], [cells[1], *cells_of(trial.protocol, trial.method, trial.variant, (0.3,), (5, 6))]):
+    for shard in (
+        [cells[-1]],
+        [cells[2], cells[0]],
+        [cells[1], *cells_of(trial.protocol, trial.method, trial.variant, (0.3,), (5, 6))],
+    ):
         other |= trial.run(shard)
-    return _same("same bytes in every slot, alone and beside others", reference, {k: v for k, v in other.items() if k in reference})
+    return _same(
+        "same bytes in every slot, alone and beside others",
+        reference,
+        {k: v for k, v in other.items() if k in reference},
+    )
 
 
 def _global_generators_untouched(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     trial.run(trial.cells[:2])
     after = torch.random.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
-    return CheckResult("global generators untouched", bool(torch.equal(before[0], after[0]) and (before[1] == after[1]).all()))
+    return CheckResult(
+        "global generators untouched", bool(torch.equal(before[0], after[0]) and (before[1] == after[1]).all())
+    )
 
 
 def _learns(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
     clean = [r.outcome.selected.full.rsum for r in reference.values() if r.cell.rate == 0 and r.outcome]
     chance = 2 * 100 * (1 + 5 + 10) / 60
-    return CheckResult("learns on clean data", min(clean) > 1.5 * chance, f"rSum {min(clean):.1f}, chance about {chance:.1f}")
+    return CheckResult(
+        "learns on clean data", min(clean) > 1.5 * chance, f"rSum {min(clean):.1f}, chance about {chance:.1f}"
+    )
 
 
 def _firewall(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
@@ -221,7 +248,9 @@ def _non_finite_neighbour(trial: Trial, cls: type[Method], reference: dict[str, 
     poisoned = records.pop(trial.cells[0].cell_id)
     if poisoned.status != "failed":
         return CheckResult("a non-finite run harms no neighbour", False, f"the poisoned run is {poisoned.status}")
-    return replace(_same("a non-finite run harms no neighbour", reference, records), name="a non-finite run harms no neighbour")
+    return replace(
+        _same("a non-finite run harms no neighbour", reference, records), name="a non-finite run harms no neighbour"
+    )
 
 
 __all__ = ["CheckResult", "DirectMethod", "Trial", "cells_of", "check_method", "small_protocol"]

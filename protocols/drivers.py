@@ -8,7 +8,7 @@ backbones will implement the same interface; asking for one today is an error th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +83,8 @@ class Driver(ABC):
         """One update of all active runs; ``factors`` are the schedules' factors per network and run."""
 
     @abstractmethod
-    def reinitialise(self, network: str, make: Sequence[Callable[[], torch.nn.Module]]) -> None:
-        """Start a network and its optimiser again, from one fresh module per run."""
+    def reinitialise(self, network: str, run: int, module: torch.nn.Module) -> None:
+        """Start a network of one run and its optimiser again, from a fresh module."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Any]:

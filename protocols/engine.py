@@ -150,6 +150,7 @@ class Memory:
     summaries: list[SignalSummary] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
     steps: int = 0
+    restarts: int = 0
     failure: str = ""
 
 
@@ -182,7 +183,6 @@ class ShardTraining:
         self.memory = [Memory(Tracker(task.protocol.selection), Histograms(method.weight_range)) for _ in shard]
         self.subsets: list[dict[str, Tensor]] = [{} for _ in shard]
         self.bad_step = torch.full((len(shard),), -1, dtype=torch.int64, device=self.device)
-        self.restarts = 0
 
     def _fresh(
         self, network: str, build: Callable[[], torch.nn.Module], cell: CellKey, again: int = 0
@@ -232,7 +232,8 @@ class ShardTraining:
             counts: dict[str, Tensor] = {}
             for number, this in enumerate(self.method.passes(epoch)):
                 if isinstance(this, Reinit):
-                    self._reinitialise(this.network)
+                    for slot in range(len(self.shard)):
+                        self._reinitialise(this.network, slot)
                 else:
                     self._walk(this, epoch, number, sums, counts)
             return self._means(sums, counts)
@@ -253,6 +254,8 @@ class ShardTraining:
                 continue
             self.subsets[slot] = {name: mask.detach() for name, mask in found.subsets.items()}
             self.driver.replace_state(slot, found.state)
+            for network in found.reinitialise:
+                self._reinitialise(network, slot)
             self.memory[slot].facts.update({name: float(value) for name, value in found.facts.items()})
             for network, values in found.clean_probability.items():
                 self.log.write_all("clean_probability", network, slot, values)
@@ -379,11 +382,11 @@ class ShardTraining:
             return torch.ones((len(self.shard), self.spec.n_pairs), dtype=torch.bool, device=self.device)
         return torch.stack([self._subset(slot, name) for slot in range(len(self.shard))])
 
-    def _reinitialise(self, network: str) -> None:
-        self.restarts += 1
+    def _reinitialise(self, network: str, slot: int) -> None:
+        self.memory[slot].restarts += 1
         build = self.method.networks()[network]
         self.driver.reinitialise(
-            network, [lambda c=cell: self._fresh(network, build, c, self.restarts) for cell in self.shard]
+            network, slot, self._fresh(network, build, self.shard[slot], self.memory[slot].restarts)
         )
 
     def _means(self, sums: dict[str, Tensor], counts: dict[str, Tensor]) -> list[dict[str, float]]:
@@ -466,7 +469,6 @@ class ShardTraining:
     def _save(self, epoch: int) -> None:
         facts = {
             "epoch": epoch,
-            "restarts": self.restarts,
             "resumed_at": self.recorder.resumed_at,
             "seconds": self.recorder.seconds,
             "runs": [
@@ -476,6 +478,7 @@ class ShardTraining:
                     "summaries": [s.model_dump() for s in m.summaries],
                     "facts": m.facts,
                     "steps": m.steps,
+                    "restarts": m.restarts,
                     "failure": m.failure,
                 }
                 for m in self.memory
@@ -493,14 +496,15 @@ class ShardTraining:
             return 0
         tensors, facts = found
         self.driver.load(tensors["driver"])
-        self.bad_step, self.restarts = tensors["bad_step"], facts["restarts"]
+        self.bad_step = tensors["bad_step"]
         self.recorder.resume(facts["epoch"], facts["resumed_at"], facts["seconds"])
         for memory, kept, ranks in zip(self.memory, facts["runs"], tensors["ranks"], strict=True):
             arrays = {name: value.cpu().numpy().astype(np.uint32) for name, value in ranks.items()}
             memory.tracker.restore(kept["tracker"], arrays)
             memory.histograms.restore(kept["histograms"])
             memory.summaries = [SignalSummary.model_validate(s) for s in kept["summaries"]]
-            memory.facts, memory.steps, memory.failure = kept["facts"], kept["steps"], kept["failure"]
+            memory.facts, memory.failure = kept["facts"], kept["failure"]
+            memory.steps, memory.restarts = kept["steps"], kept["restarts"]
         return int(facts["epoch"])
 
 
