@@ -22,6 +22,7 @@ from typing import NoReturn  # noqa: E402
 
 PROGRAM = "run_benchmark.py"
 DEBUG = "NOCOBENCH_DEBUG"
+INTERRUPTED = 130
 
 RUN_EPILOG = """\
 commands (each has its own --help):
@@ -148,10 +149,10 @@ def _run(words: Sequence[str]) -> int:
 
     options = commands.RunOptions(**vars(given), command=_typed(), program=Path(__file__).resolve())
     code, cells = commands.run(options)
-    if cells and not given.dry_run:
+    if not given.dry_run and code != INTERRUPTED:
         from nocobench.analysis import commands as analysis
 
-        analysis.after_run(given.results, cells, _typed())
+        analysis.after_run(given.results, cells, commands.is_stale)
     return code
 
 
@@ -309,7 +310,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return COMMANDS[name](words[1:]) if name else _run(words)
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough (`| head`); what Python still wants to flush has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,254 @@
+"""The commands ``tables``, ``figures`` and ``significance``, and the short table after a run; from records only."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..results.record import CellKey, RunRecord
+
+# pandas and matplotlib take seconds to import: they come in only when a command runs, not for its --help.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .layout import Table
+
+FORMATS = ("terminal", "markdown", "latex", "csv")
+PROGRAM = "python run_benchmark.py"
+
+DESCRIPTIONS = {
+    "tables": "Paper-style tables from records: one per protocol, data set and noise model.",
+    "figures": "Figures from records, as PNG and SVG; the same records give the same bytes.",
+    "significance": "Which methods can be told apart: intervals, tests over blocks and over queries, with their caveats.",
+}
+EXAMPLES = {
+    "tables": f"""examples:
+  {PROGRAM} tables
+  {PROGRAM} tables --columns paper --format latex --out table.tex
+  {PROGRAM} tables --variants-of npc --honesty
+  {PROGRAM} tables --from reference --datasets digits""",
+    "figures": f"""examples:
+  {PROGRAM} figures
+  {PROGRAM} figures --from reference --out figures""",
+    "significance": f"""examples:
+  {PROGRAM} significance --methods npc clip
+  {PROGRAM} significance --measure mean_r1 --datasets digits emoji""",
+}
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", nargs="+", default=["runs"], metavar="runs|reference|DIR",
+                        help="records of your runs, those published with the suite, or other folders (default: runs)")  # fmt: skip
+
+
+def _filters(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which records (default: all)")
+    group.add_argument("--protocol", nargs="+", default=[], metavar="NAME")
+    group.add_argument("--datasets", "--dataset", nargs="+", default=[], metavar="NAME")
+    group.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="npc (all variants) or npc@paper")
+    group.add_argument("--noise", nargs="+", type=float, default=[], metavar="RATE")
+    group.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED")
+    group.add_argument("--gallery", choices=["headline", "full", "folds"], default="headline",
+                       help="scores on the whole test split, or mean over folds (default: what the protocol reports)")  # fmt: skip
+
+
+def _tables_arguments(parser: argparse.ArgumentParser) -> None:
+    _source(parser)
+    _filters(parser)
+    group = parser.add_argument_group("how to print")
+    group.add_argument("--format", choices=FORMATS, default="terminal", help="(default: %(default)s)")
+    group.add_argument("--columns", choices=["compact", "paper"], default="compact",
+                       help="rSum only, or R@1/5/10 both ways and rSum (default: %(default)s)")  # fmt: skip
+    group.add_argument(
+        "--honesty", action="store_true", help="networks at test, parameters, seconds, optimism gap, ..."
+    )
+    group.add_argument("--variants-of", metavar="METHOD", help="the variants of one method only")
+    group.add_argument("--strict", action="store_true", help="refuse a table with holes")
+    group.add_argument("--mixed", action="store_true", help="several protocols in one table, each row saying which")
+    group.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+
+
+def _figures_arguments(parser: argparse.ArgumentParser) -> None:
+    _source(parser)
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="(default: all)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: figures/ in the results folder)")
+
+
+def _significance_arguments(parser: argparse.ArgumentParser) -> None:
+    _source(parser)
+    _filters(parser)
+    parser.add_argument("--measure", default="rsum", metavar="NAME", help="what is compared (default: %(default)s)")
+
+
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "tables": _tables_arguments,
+    "figures": _figures_arguments,
+    "significance": _significance_arguments,
+}
+
+
+def after_run(results: Path, cells: Sequence[CellKey], is_stale: Callable[[RunRecord], bool]) -> None:
+    """Print the short table of these cells, where everything lies, and what one may want next."""
+    runs = results / "runs"
+    if runs.is_dir():
+        for table in _short_tables(runs, cells, is_stale):
+            print()
+            _show(table)
+    print(f"\nrecords: {runs}")
+    where = f" --results {shlex.quote(str(results))}"
+    print("next:", *(f"  {PROGRAM} {command}{where}" for command in ("tables", "figures", "significance")), sep="\n")
+
+
+def _short_tables(runs: Path, cells: Sequence[CellKey], is_stale: Callable[[RunRecord], bool]) -> Iterator[Table]:
+    from .frame import load_frame, parts
+    from .tables import TableOptions, make_table
+
+    # Other records may be of methods that nobody has loaded now.
+    wanted = {cell.cell_id for cell in cells}
+    frame = load_frame([runs], stale=lambda record: record.cell_id in wanted and is_stale(record))
+    frame = frame[frame["cell_id"].isin(wanted)]
+    for keys, part in parts(frame):
+        mine = [cell for cell in cells if (cell.protocol, cell.dataset) == (keys["protocol"], keys["dataset"])]
+        options = TableOptions(
+            methods=tuple(dict.fromkeys(f"{cell.method}@{cell.variant}" for cell in mine)),
+            rates=tuple(dict.fromkeys(cell.rate for cell in mine)),
+            seeds=tuple(dict.fromkeys(cell.seed for cell in mine)),
+        )
+        yield make_table(part, options)
+
+
+def tables(given: argparse.Namespace) -> int:
+    """Print or write all tables that the records give.
+
+    Raises:
+        AnalysisError: no such records, or a hole under ``--strict``.
+    """
+    from .frame import parts
+    from .tables import COMPACT, HONESTY, PAPER, TableOptions, make_table, variants_table
+
+    frame = _frame(given)
+    options = TableOptions(
+        measures=PAPER if given.columns == "paper" else COMPACT,
+        extras=HONESTY if given.honesty else (),
+        strict=given.strict,
+        mixed=given.mixed,
+    )
+    groups = [frame] if given.mixed else [part for _, part in parts(frame)]
+    if given.variants_of:
+        made = [variants_table(part, given.variants_of, options) for part in _with_method(groups, given.variants_of)]
+    else:
+        made = [make_table(part, options) for part in groups]
+    if given.out is None and given.format == "terminal":
+        for table in made:
+            _show(table)
+            print()
+        return 0
+    text = _texts(made, given.format)
+    if given.out is None:
+        print(text, end="")
+    else:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(text, encoding="utf-8")
+        print(given.out)
+    return 0
+
+
+def figures(given: argparse.Namespace) -> int:
+    """Draw all figures that the records give and name the files.
+
+    Raises:
+        AnalysisError: no such records or kind of figure.
+    """
+    from .figures import draw_all
+
+    folder = given.out or given.results / "figures"
+    for path in draw_all(_roots(given), folder, given.kinds):
+        print(path)
+    return 0
+
+
+def significance(given: argparse.Namespace) -> int:
+    """Print which methods can be told apart.
+
+    Raises:
+        AnalysisError: no such records or measure, or fewer than two methods.
+    """
+    from .significance import significance_report
+
+    frame = _frame(given)
+    methods = sorted(set(frame["method"] + "@" + frame["variant"]))
+    print(significance_report(frame, methods, given.measure))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "tables": tables,
+    "figures": figures,
+    "significance": significance,
+}
+
+
+def _roots(given: argparse.Namespace) -> list[Path]:
+    from .frame import AnalysisError
+
+    roots: list[Path] = []
+    for source in given.source:
+        if source == "runs":
+            roots.append(given.results / "runs")
+        elif source == "reference":
+            found = sorted(path for path in (given.results / "reference").glob("*") if path.is_dir())
+            if not found:
+                raise AnalysisError(f"there are no reference records in {given.results / 'reference'}")
+            roots += found
+        else:
+            roots.append(Path(source).expanduser())
+    return roots
+
+
+def _frame(given: argparse.Namespace) -> pd.DataFrame:
+    from .frame import AnalysisError, load_frame, select
+
+    frame = load_frame(_roots(given), given.gallery)
+    wanted: dict[str, Any] = {
+        "protocol": given.protocol,
+        "dataset": given.datasets,
+        "rate": given.noise,
+        "seed": given.seeds,
+    }
+    frame = select(frame, **{column: values for column, values in wanted.items() if values})
+    names = frame["method"] + "@" + frame["variant"]
+    for method in given.methods:
+        if not ((frame["method"] == method) | (names == method)).any():
+            raise AnalysisError(f"no record is of method {method!r}; present are {', '.join(sorted(set(names)))}")
+    if given.methods:
+        frame = frame[frame["method"].isin(given.methods) | names.isin(given.methods)]
+    if frame.empty:
+        raise AnalysisError("no record is left by the choice of protocols, data sets, methods, rates and seeds")
+    return frame
+
+
+def _with_method(groups: Sequence[pd.DataFrame], method: str) -> list[pd.DataFrame]:
+    """The groups that have the method; all of them, for the error of the table, where none has."""
+    return [part for part in groups if (part["method"] == method).any()] or list(groups)
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    from .render import to_terminal
+
+    to_terminal(table, Console())
+
+
+def _texts(tables: Sequence[Table], form: str) -> str:
+    from . import render
+
+    if form == "csv":
+        import pandas as pd
+
+        return pd.concat([render.tidy(table) for table in tables]).to_csv(index=False)
+    write = {"terminal": render.to_text, "markdown": render.to_markdown, "latex": render.to_latex}[form]
+    return "\n".join(write(table).rstrip("\n") + "\n" for table in tables)
