@@ -1,0 +1,146 @@
+"""Published numbers beside ours: rows of their own in the same columns, never in the same cell, with every remark kept.
+
+``results/published/nc_retrieval.csv`` has the columns method, source_paper, dataset, split, noise_rate, direction, metric, value, note.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from ..results.measures import RECALLS
+from .frame import AnalysisError
+from .layout import Entry, Notes, Rate, Row, Table
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "nc_retrieval.csv"
+COLUMNS = ("method", "source_paper", "dataset", "split", "noise_rate", "direction", "metric", "value", "note")
+# A number whose note says this is shown and stays marked, but nothing is computed from it.
+DOUBTFUL = ("WRONG", "SUSPECT")
+_SUMMED = "rSum added up here from the six published recalls"
+_CAUTION = (
+    "Published rows stand as their papers print them, mostly single runs with other backbones, budgets and selection; "
+    "they do not compete"
+)
+
+
+def load_published(path: Path = PUBLISHED) -> pd.DataFrame:
+    """The published numbers, with ``rate`` (NaN where the noise is real or there is no training), ``kind`` (``rate``, ``real``, ``none``)
+    and ``measure`` (name of ``results/measures.py``) added.
+
+    Raises:
+        AnalysisError: missing file, other columns, or an unknown direction or metric.
+    """
+    try:
+        frame = pd.read_csv(path, dtype={"noise_rate": str}, keep_default_na=False)
+    except OSError as error:
+        raise AnalysisError(f"published numbers {path} cannot be read ({error.strerror}); restore the file") from error
+    if tuple(frame.columns) != COLUMNS:
+        raise AnalysisError(
+            f"published numbers {path} have columns {', '.join(frame.columns)}; expected {', '.join(COLUMNS)}"
+        )
+    frame["value"] = frame["value"].astype(float)
+    frame["kind"] = frame["noise_rate"].where(frame["noise_rate"].isin(["real", "none"]), "rate")
+    frame["rate"] = pd.to_numeric(frame["noise_rate"].where(frame["kind"] == "rate"), errors="coerce")
+    names = {("both", "rSum"): "rsum"} | {(w, f"R@{k}"): f"{w}_r{k}" for w in ("i2t", "t2i") for k in (1, 5, 10)}
+    pairs = list(zip(frame["direction"], frame["metric"], strict=True))
+    unknown = sorted(set(pairs) - set(names))
+    if unknown:
+        raise AnalysisError(
+            f"published numbers {path} have an unknown measure {' '.join(unknown[0])}; known are R@1, R@5, R@10, rSum"
+        )
+    frame["measure"] = [names[pair] for pair in pairs]
+    return frame
+
+
+def with_published(table: Table, published: pd.DataFrame, methods: Sequence[str] | None = None) -> Table:
+    """The table with rows for what papers print on the same data set, at the same rates and the same level of noise.
+
+    Args:
+        table: of our own records.
+        published: from :func:`load_published`.
+        methods: names as published; None = those whose name begins with the name of a method in the table (``npc`` finds NPC,
+            ``clip`` finds CLIP+OSA).
+
+    Returns:
+        the table itself, unchanged, where no paper has such numbers.
+    """
+    chosen = _same_setting(published, table)
+    if methods is None:
+        ours = {row.name.partition("@")[0].lower() for row in table.rows}
+        chosen = chosen[[_first_word(name) in ours for name in chosen["method"]]]
+    else:
+        chosen = chosen[chosen["method"].isin(list(methods))]
+    notes = Notes(table.notes)
+    rows = []
+    for (method, source, split), part in chosen.groupby(["method", "source_paper", "split"], sort=True):
+        row = _row(f"{method} ({split})" if split != "test" else str(method), str(source), part, table, notes)
+        if any(entry.n for entry in row.entries.values()):
+            rows.append(row)
+    if not rows:
+        return table
+    return replace(table, rows=(*table.rows, *rows), notes=notes.texts, caption=f"{table.caption} {_CAUTION}.")
+
+
+def _same_setting(published: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """Same data set, split as our gallery, never another level of noise than ours (protocol-noisy-correspondence.md 3.3)."""
+    ours = _plain(str(table.keys.get("dataset")))
+    same = published[[_plain(name) == ours for name in published["dataset"]]]
+    split = "1K" if table.keys.get("gallery") == "folds" else "5K"
+    same = same[same["split"].isin(["test", split])]
+    noise = str(table.keys.get("noise"))
+    other = "caption-level" if noise.startswith("image") else "image-level"
+    return same[~same["note"].str.contains(other, regex=False)]
+
+
+def _plain(dataset: str) -> str:
+    """``MSCOCO`` and ``coco-clip`` are the same data: letters and digits before the first hyphen, without ``ms``."""
+    return re.sub(r"[^a-z0-9]", "", dataset.lower().split("-")[0]).removeprefix("ms")
+
+
+def _first_word(method: str) -> str:
+    return re.split(r"[^a-z0-9_]+", method.lower())[0]
+
+
+def _row(name: str, source: str, part: pd.DataFrame, table: Table, notes: Notes) -> Row:
+    found = {key: _at(part, *key) for key in ((rate, one.name) for rate, one in table.columns)}
+    remarks = {note for _, texts in found.values() for note in texts}
+    common = {
+        note for note in remarks if all(note in texts for value, texts in found.values() if not math.isnan(value))
+    }
+    common = {note for note in common if not _doubtful(note)}
+    marks = tuple(notes.number(f"published: {note}") for note in sorted(common))
+    entries = {
+        key: _entry(value, tuple(notes.number(f"published: {text}") for text in texts if text not in common))
+        for key, (value, texts) in found.items()
+    }
+    return Row(name, source, entries, notes=marks, competes=False, published=True)
+
+
+def _at(part: pd.DataFrame, rate: Rate, measure: str) -> tuple[float, list[str]]:
+    """The published value at one place of the table with its notes; NaN where none is printed."""
+    # Without training ("none") the number is the same whatever the noise.
+    here = part[(part["kind"] == "real") if rate is None else (part["rate"] == rate) | (part["kind"] == "none")]
+    printed = here[here["measure"] == measure]
+    if len(printed):
+        return float(printed["value"].iloc[0]), [note for note in printed["note"].unique() if note]
+    recalls = here[here["measure"].isin(RECALLS)]
+    if measure != "rsum" or set(recalls["measure"]) != set(RECALLS):
+        return math.nan, []
+    doubtful = sorted({note for note in recalls["note"] if _doubtful(note)})
+    if doubtful:
+        return math.nan, [f"no rSum, because a recall is doubtful: {doubtful[0]}"]
+    values = recalls.drop_duplicates("measure")["value"]
+    return float(values.sum()), [*sorted({note for note in recalls["note"] if note}), _SUMMED]
+
+
+def _doubtful(note: str) -> bool:
+    return any(word in note for word in DOUBTFUL)
+
+
+def _entry(value: float, notes: tuple[int, ...]) -> Entry:
+    return Entry(hole="–", notes=notes) if math.isnan(value) else Entry(value, n=1, expected=1, notes=notes)
