@@ -81,6 +81,8 @@ def _significance_arguments(parser: argparse.ArgumentParser) -> None:
     _source(parser)
     _filters(parser)
     parser.add_argument("--measure", default="rsum", metavar="NAME", help="what is compared (default: %(default)s)")
+    parser.add_argument("--format", choices=["terminal", "markdown"], default="terminal", help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
 
 
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
@@ -146,13 +148,7 @@ def tables(given: argparse.Namespace) -> int:
             _show(table)
             print()
         return 0
-    text = _texts(made, given.format)
-    if given.out is None:
-        print(text, end="")
-    else:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text, encoding="utf-8")
-        print(given.out)
+    _deliver(_texts(made, given.format), given.out)
     return 0
 
 
@@ -176,11 +172,10 @@ def significance(given: argparse.Namespace) -> int:
     Raises:
         AnalysisError: no such records or measure, or fewer than two methods.
     """
-    from .significance import significance_report
+    from .significance_report import significance_report
 
-    frame = _frame(given)
-    methods = sorted(set(frame["method"] + "@" + frame["variant"]))
-    print(significance_report(frame, methods, given.measure))
+    report = significance_report(_frame(given), measure=given.measure)
+    _deliver(report.markdown() if given.format == "markdown" else report.text(), given.out)
     return 0
 
 
@@ -252,3 +247,12 @@ def _texts(tables: Sequence[Table], form: str) -> str:
         return pd.concat([render.tidy(table) for table in tables]).to_csv(index=False)
     write = {"terminal": render.to_text, "markdown": render.to_markdown, "latex": render.to_latex}[form]
     return "\n".join(write(table).rstrip("\n") + "\n" for table in tables)
+
+
+def _deliver(text: str, out: Path | None) -> None:
+    if out is None:
+        print(text, end="")
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    print(out)
