@@ -1,0 +1,89 @@
+"""``synthetic``: data of any size with known hardness, false negatives and zero-shot quality, for tests and scaling."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from .registry import register_dataset
+from .types import DataError, PairDataset, PairSplit
+
+
+@register_dataset
+def load(
+    data_root: Path,
+    n_train: int = 1000,
+    n_val: int = 200,
+    n_test: int = 500,
+    captions_per_image: int = 5,
+    image_dim: int = 64,
+    text_dim: int = 64,
+    latent_dim: int = 32,
+    clusters: int = 100,
+    cluster_spread: float = 0.7,
+    hardness: float = 0.5,
+    zero_shot: float = 0.0,
+    seed: int = 0,
+) -> PairDataset:
+    """Images and captions are noisy nonlinear views of one latent vector per image.
+
+    Args:
+        clusters: number of latent clusters; images of one cluster are each other's false negatives.
+        cluster_spread: distance of an image from its cluster centre (0: all images of a cluster are alike).
+        hardness: standard deviation of the noise that each caption adds, per caption drawn between 0 and twice this, so that right pairs
+            differ in how hard they are.
+        zero_shot: 0: two different feature spaces; above 0 (at most 1): both modalities share one space and their cosine is right to this
+            degree (needs image_dim = text_dim).
+        seed: of the data, not of a run.
+
+    Raises:
+        DataError: impossible sizes.
+    """
+    if zero_shot and image_dim != text_dim:
+        raise DataError(f"synthetic: zero_shot={zero_shot} needs image_dim = text_dim, got {image_dim} and {text_dim}")
+    if min(n_train, n_val, n_test, captions_per_image) < 1:
+        raise DataError("synthetic: every split needs at least one image and every image one caption")
+    random = np.random.Generator(np.random.Philox(key=seed))
+    views = {side: _view(random, latent_dim, dim) for side, dim in (("image", image_dim), ("text", text_dim))}
+    if zero_shot:
+        shared = _view(random, latent_dim, image_dim)
+        views = {side: _mix(own, shared, zero_shot) for side, own in views.items()}
+    centres = random.standard_normal((clusters, latent_dim))
+    sizes = {"train": n_train, "val": n_val, "test": n_test}
+    splits = {}
+    for name, size in sizes.items():
+        cluster = random.integers(0, clusters, size)
+        latent = centres[cluster] + cluster_spread * random.standard_normal((size, latent_dim))
+        owner = np.repeat(np.arange(size), captions_per_image)
+        effort = 2 * hardness * random.random((len(owner), 1))
+        told = latent[owner] + effort * random.standard_normal((len(owner), latent_dim))
+        images = _see(latent, views["image"], random)
+        captions = _see(told, views["text"], random)
+        splits[name] = PairSplit(
+            images, captions, owner, cluster.astype(np.int64), tuple(f"{name}-{i}" for i in range(size))
+        )
+    digest = hashlib.sha256(
+        b"".join(split.images.tobytes() + split.captions.tobytes() for split in splits.values())
+    ).hexdigest()
+    remark = f"synthetic, {captions_per_image} captions per image, {clusters} clusters, hardness {hardness:g}, zero-shot {zero_shot:g}"
+    return PairDataset("synthetic", splits, shared_space=zero_shot > 0, digests={"generated": digest}, remark=remark)
+
+
+View = tuple[np.ndarray, np.ndarray]
+
+
+def _view(random: np.random.Generator, latent_dim: int, dim: int) -> View:
+    hidden = 2 * latent_dim
+    first = random.standard_normal((latent_dim, hidden)) / np.sqrt(latent_dim)
+    return first, random.standard_normal((hidden, dim)) / np.sqrt(hidden)
+
+
+def _mix(own: View, shared: View, share: float) -> View:
+    return tuple(np.sqrt(1 - share) * a + np.sqrt(share) * b for a, b in zip(own, shared, strict=True))  # type: ignore[return-value]
+
+
+def _see(latent: np.ndarray, view: View, random: np.random.Generator) -> np.ndarray:
+    seen = np.tanh(latent @ view[0]) @ view[1]
+    return (seen + 0.05 * random.standard_normal(seen.shape)).astype(np.float32)
