@@ -15,7 +15,7 @@ from ..results.store import Existing, RecordStore, changed_sources
 from . import grid
 from .grid import MethodChoice, count
 from .local import Job, LocalExecutor, Summary, places_for
-from .plan import Plan, runs_folder, unfinished_shards
+from .plan import Plan, remove_finished, runs_folder, unfinished_shards
 from .progress import display_for, in_words
 from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, protocol_names, with_overrides
 
@@ -200,6 +200,7 @@ def execute(jobs: Sequence[Job], options: RunOptions, slots: Sequence[str | None
         for job in jobs:
             job.path.unlink(missing_ok=True)
             job.log.unlink(missing_ok=True)
+        remove_finished(options.results)
     return summary
 
 

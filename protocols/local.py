@@ -185,9 +185,10 @@ class LocalExecutor:
         self.running.remove(worker)
         self.free.insert(0, worker.place)
         code = worker.process.returncode
+        stopped = code != 0 and (code == INTERRUPTED or self.stopping)
         if code == 0:
             how = "done" if not self._failures_of(worker.job) else "ended with failed cells"
-        elif code == INTERRUPTED or self.stopping:
+        elif stopped:
             # Without our doing: somebody else asked this worker to stop.
             self.summary.interrupted |= not self.stopping
             how = "stopped"
@@ -196,7 +197,7 @@ class LocalExecutor:
             how = worker.error
         else:
             how = self._died(worker, code)
-        self.display.ended(worker.number, how)
+        self.display.ended(worker.number, how, complete=not stopped)
 
     def _failures_of(self, job: Job) -> list[CellKey]:
         return [cell for cell in job.cells if cell.cell_id in self.summary.failed]

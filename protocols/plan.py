@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from ..results.record import CellKey, digest_of
-from ..results.store import Existing
+from ..results.store import Existing, RecordStore
 from .protocol import Protocol, ProtocolError
 from .schema import Strict
 
@@ -107,6 +107,19 @@ def unfinished_shards(
                 free -= ids
                 found.append(shard)
     return found
+
+
+def remove_finished(results: Path) -> None:
+    """Remove plans, and their logs, whose cells all have records. Plans that compute cells again are left to who runs them."""
+    for path in (results / "plans").glob("*.json"):
+        try:
+            plan = read_plan(path)
+        except ProtocolError:
+            continue
+        store = RecordStore(plan.runs)
+        if plan.existing == "keep" and all(store.path(cell).exists() for shard in plan.shards for cell in shard):
+            for file in (path, *path.parent.glob(f"{path.stem}-*.log")):
+                file.unlink(missing_ok=True)
 
 
 def read_plan(path: Path) -> Plan:

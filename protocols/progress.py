@@ -47,9 +47,10 @@ class Display:
         if event.get("event") == "epoch" and event.get("epochs"):
             self.share[number] = event["epoch"] / event["epochs"]
 
-    def ended(self, number: int, how: str) -> None:
-        """Shard ``number`` ended; ``how`` is ``done``, or a short sentence."""
-        self.share[number] = 1.0
+    def ended(self, number: int, how: str, complete: bool = True) -> None:
+        """Shard ``number`` ended; ``how`` is ``done``, or a short sentence; ``complete``: nothing of it is left to do."""
+        if complete:
+            self.share[number] = 1.0
 
     def say(self, text: str) -> None:
         """One line to whoever watches."""
@@ -91,15 +92,15 @@ class PlainDisplay(Display):
             self.spoken[number] = self.clock()
             self._line(number, f"epoch {event['epoch']}/{event['epochs']}")
 
-    def ended(self, number: int, how: str) -> None:
-        super().ended(number, how)
-        self._line(number, how)
+    def ended(self, number: int, how: str, complete: bool = True) -> None:
+        super().ended(number, how, complete)
+        self._line(number, how, complete)
 
     def say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
 
-    def _line(self, number: int, text: str) -> None:
-        left = self.seconds_left
+    def _line(self, number: int, text: str, going_on: bool = True) -> None:
+        left = self.seconds_left if going_on else None
         remaining = f", about {in_words(left)} left" if left else ""
         position = f"[{number + 1}/{len(self.shards)}]"
         self.say(f"{position} {self.shards[number].title}: {text} (grid {100 * self.done_share:.0f} %{remaining})")
@@ -141,8 +142,8 @@ class BarDisplay(Display):
             self.progress.update(self.bars[number], completed=self.share[number], note=note)
             self._whole()
 
-    def ended(self, number: int, how: str) -> None:
-        super().ended(number, how)
+    def ended(self, number: int, how: str, complete: bool = True) -> None:
+        super().ended(number, how, complete)
         bar = self.bars.pop(number, None)
         if bar is not None:
             self.progress.remove_task(bar)

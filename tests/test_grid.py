@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from nocobench.methods.registry import MethodError
 from nocobench.protocols.grid import cells, describe, parse_methods, shards, variants_of
 from nocobench.protocols.local import places_for
-from nocobench.protocols.plan import Plan, read_plan, unfinished_shards
+from nocobench.protocols.plan import Plan, read_plan, remove_finished, unfinished_shards
 from nocobench.protocols.protocol import DEFAULT, ProtocolError, load_protocol
 from nocobench.results.record import CellKey
+from nocobench.results.store import RecordStore
 
 PROTOCOL = load_protocol(DEFAULT)
 
@@ -172,6 +173,21 @@ def test_unfinished_shards_are_planned_again_as_they_were(tmp_path: Path) -> Non
     assert unfinished_shards(tmp_path, PROTOCOL, {"epochs": 3}, left) == [tuple(third)]
     assert unfinished_shards(tmp_path, PROTOCOL, {}, left) == []
     assert unfinished_shards(tmp_path / "elsewhere", PROTOCOL, {"epochs": 3}, left) == []
+
+
+def test_plans_are_removed_once_all_cells_have_records(tmp_path: Path) -> None:
+    wanted = grid(seeds=(0, 1))
+    plan = plan_of([wanted], tmp_path)
+    path = plan.write()
+    path.with_name(f"{path.stem}-0.log").write_text("")
+    store = RecordStore(plan.runs)
+    for number, cell in enumerate(wanted):
+        remove_finished(tmp_path)
+        assert path.exists(), f"removed after {number} of 2 records"
+        store.path(cell).parent.mkdir(parents=True, exist_ok=True)
+        store.path(cell).write_text("{}")
+    remove_finished(tmp_path)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_places_on_the_cpu_and_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
