@@ -12,7 +12,7 @@ import json
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SCHEMA_VERSION = 1
 Status = Literal["done", "failed", "timeout", "not_applicable"]
@@ -166,6 +166,11 @@ class Circumstances(Frozen):
     started: str = ""
     command: str = ""
 
+    @field_validator("command")
+    @classmethod
+    def _printable(cls, text: str) -> str:
+        return _storable(text)
+
 
 class RunRecord(Frozen):
     """One cell's result, cache entry and provenance at once.
@@ -189,6 +194,16 @@ class RunRecord(Frozen):
     record_digest: str = ""
     circumstances: Circumstances = Field(default_factory=Circumstances)
 
+    @field_validator("reason", "traceback")
+    @classmethod
+    def _printable(cls, text: str) -> str:
+        return _storable(text)
+
+
+def _storable(text: str) -> str:
+    """File names that are no UTF-8 reach messages as lone surrogates, which no JSON file can hold; they become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
 
 def record_schema() -> dict[str, Any]:
     """The JSON Schema of a record, generated from the models; ``schema.json`` beside this file holds the same."""
@@ -208,3 +223,7 @@ def digest_of(value: Any, arrays: dict[str, np.ndarray] | None = None) -> str:
         digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    print(json.dumps(record_schema(), indent=1, ensure_ascii=False))
