@@ -47,9 +47,7 @@ class Cca(DirectMethod):
 
     @dataclass(frozen=True)
     class Params:
-        reg: float = (
-            0.05  # ridge, in units of the mean eigenvalue; suite, chosen once on validation data of the shipped sets
-        )
+        reg: float = 0.05  # ridge, in units of the mean eigenvalue; suite, not tuned per data set
         dim: int = 128  # directions kept
 
     label = "CCA (linear)"

@@ -77,9 +77,7 @@ class Msian(GradientMethod):
         monotone: bool = False  # start with a falling w(l), for inputs "loss"; 4.2
         bilevel: bool = True  # learn Phi through the virtual step; 4.3
         matching: float = 0.0  # lambda_c: weight of the matched/mismatched classifier loss; 4.3
-        virtual_rate: float = (
-            0.3  # alpha_v; 4.5 proposes 1.0 on its own data, which overshoots on digits: variant virtual_rate_1
-        )
+        virtual_rate: float = 0.3  # alpha_v; 4.5 proposes 1.0, which overshoots on digits: variant virtual_rate_1
         hidden: int = 100  # width of the weight net; section 3
         weight_rate: float = 1e-3  # Adam on Phi; section 3
         weight_decay: float = 1e-4  # Adam on Phi; section 3

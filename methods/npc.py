@@ -62,9 +62,7 @@ class Npc(GradientMethod):
         decay_on: str = "matrices"  # suite, clip.md section 5; released: "all", npc.md 7.14
         clamped: bool = True  # logit_scale <= log 100; released: False, npc.md 7.14
         schedule: str = "cosine"  # in iterations; released: "cosine-in-samples", npc.md 7.8
-        look_ahead_scale: float = (
-            1.0  # factor of the look-ahead gradient; released 4 (sum of two losses, two backwards), npc.md 7.4
-        )
+        look_ahead_scale: float = 1.0  # factor of the look-ahead gradient; released: 4, npc.md 7.4
 
     label = "NPC"
     reference = "X. Zhang, H. Li, M. Ye, Negative Pre-aware for Noisy Cross-Modal Matching, AAAI 2024; github.com/ZhangXu0963/NPC"

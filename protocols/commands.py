@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..datasets import noise, registry
 from ..results.record import CellKey, RunRecord
 from ..results.store import Existing, RecordStore, changed_sources
 from . import grid
@@ -17,7 +18,7 @@ from .grid import MethodChoice, count
 from .local import Job, LocalExecutor, Summary, places_for
 from .plan import Plan, remove_finished, runs_folder, unfinished_shards
 from .progress import display_for, in_words
-from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, protocol_names, with_overrides
+from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, nearest, protocol_names, with_overrides
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def parts_of(options: RunOptions) -> list[Part]:
             track=options.track,
             selection=options.selection,
         )
-        protocol, _ = with_overrides(as_written, dataset=dataset, noise_model=options.noise_model)
+        protocol, _ = with_overrides(as_written, dataset=_absolute(dataset), noise_model=options.noise_model)
+        _check_names(protocol)
         _check_recipes(protocol, methods)
         cells = grid.cells(protocol, overrides, methods, options.noise, options.seeds)
         parts.append(Part(protocol, as_written, overrides, cells))
@@ -146,10 +148,10 @@ def is_stale(record: RunRecord) -> bool:
 @functools.cache
 def sources_today(method: str) -> dict[str, str]:
     """Digests of the code that makes a record of this method."""
-    from ..methods import registry
+    from ..methods import registry as methods
     from .recording import source_digests
 
-    return source_digests(registry.get(method).source)
+    return source_digests(methods.get(method).source)
 
 
 def check_data(protocol: Protocol, data_root: Path | None) -> None:
@@ -158,8 +160,6 @@ def check_data(protocol: Protocol, data_root: Path | None) -> None:
     Raises:
         DataError: missing or unusable.
     """
-    from ..datasets import registry
-
     registry.load(protocol.dataset.name, data_root, **protocol.dataset.options)
 
 
@@ -206,12 +206,12 @@ def execute(jobs: Sequence[Job], options: RunOptions, slots: Sequence[str | None
 
 def write_death(job: Job, lost: Sequence[CellKey], reason: str) -> None:
     """``failed`` records for the cells that a dead worker has not finished; an old result is not touched."""
-    from ..methods import registry
+    from ..methods import registry as methods
     from . import oracle  # noqa: F401  (registers the one method behind the firewall)
     from .recording import Recorder
 
     store = RecordStore(job.plan.runs, job.plan.existing)
-    entry = registry.get(job.cells[0].method)
+    entry = methods.get(job.cells[0].method)
     recorder = Recorder(store, entry, job.plan.protocol, job.plan.device, job.plan.command, lambda event: None)
     recorder.failed([cell for cell in lost if store.state(cell) != "done"], reason, "")
 
@@ -290,10 +290,10 @@ def compared(before: dict[str, str], after: dict[str, str]) -> str:
 def load_plugins(paths: Sequence[Path]) -> None:
     """Make the methods of plug-in files known."""
     if paths:
-        from ..methods import registry
+        from ..methods import registry as methods
 
         for path in paths:
-            registry.load_plugin(path)
+            methods.load_plugin(path)
 
 
 def _methods(options: RunOptions) -> list[MethodChoice]:
@@ -313,12 +313,25 @@ def _protocols(options: RunOptions) -> list[tuple[str, str | None]]:
     return [(made_for.get(dataset, DEFAULT), dataset) for dataset in options.datasets]
 
 
+def _absolute(dataset: str | None) -> str | None:
+    """A folder by its whole path, because workers may start elsewhere; a name as it is."""
+    return str(Path(dataset).expanduser().resolve()) if dataset is not None and registry.is_path(dataset) else dataset
+
+
+def _check_names(protocol: Protocol) -> None:
+    name, model = protocol.dataset.name, protocol.noise.model
+    if registry.is_path(name) and Path(name).name in registry.names():
+        raise ProtocolError(f"the folder {name} has the name of a known data set; rename it, records are kept under it")
+    if model not in noise.names():
+        raise ProtocolError(f"unknown noise model {model!r}{nearest(model, noise.names())}")
+
+
 def _check_recipes(protocol: Protocol, methods: Sequence[MethodChoice]) -> None:
-    from ..methods import registry
+    from ..methods import registry as known
     from .setup import budget_of
 
     for name, _ in methods:
-        budget_of(protocol, registry.get(name).cls)
+        budget_of(protocol, known.get(name).cls)
 
 
 def places(options: RunOptions) -> tuple[str, list[str | None]]:

@@ -29,6 +29,7 @@ from .protocol import (
     MetaGrant,
     NoiseChoice,
     Numerics,
+    OptimizerChoice,
     Protocol,
 )
 from .tasks import PairRetrieval, ShardData
@@ -66,7 +67,7 @@ def small_protocol(**changes: Any) -> Protocol:
         noise=NoiseChoice(model="nested-mismatch", rates=RATES),
         seeds=SEEDS,
         backbone=BackboneChoice(kind="mlp", hidden=24, dim=16, normalise_inputs=False),
-        budget=BudgetChoice(epochs=EPOCHS, batch_size=32),
+        budget=BudgetChoice(epochs=EPOCHS, batch_size=32, optimizer=OptimizerChoice(learning_rate=0.01)),
         numerics=Numerics(width=8),
         grants=Grants(clean_meta_set=MetaGrant(share=0.1), noise_rate=True),
     )

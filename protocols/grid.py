@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..results.record import CellKey, canonical_json
@@ -128,7 +129,8 @@ def _cell(
         protocol=protocol.name,
         version=protocol.version,
         overrides=dict(overrides),
-        dataset=protocol.dataset.name,
+        # A folder is known by its name, not by its place: moved data are the same data.
+        dataset=Path(protocol.dataset.name).name,
         noise=protocol.noise.model,
         rate=None if rate is None else rate + 0.0,  # -0.0 is the same rate as 0.0
         method=method,

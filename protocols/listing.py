@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
+from ..datasets import noise as noise_models
+from ..datasets import registry
 from ..results.store import BrokenRecord, RecordStore
 from .plan import runs_folder
 from .protocol import load_protocol, protocol_names
 
 Row = Sequence[str]
+_LAST_COLUMN = 70
 
 
 def show(what: str, results: Path, data_root: Path | None, plugins: Sequence[Path]) -> int:
@@ -30,16 +35,16 @@ def show(what: str, results: Path, data_root: Path | None, plugins: Sequence[Pat
 
 def methods(plugins: Sequence[Path]) -> str:
     """Name, variants, what it asks for; broken ones with their reason."""
-    from ..methods import registry
+    from ..methods import registry as method_registry
     from . import oracle  # noqa: F401  (registers the one method behind the firewall)
     from .commands import load_plugins
 
     load_plugins(plugins)
     rows, broken = [], []
-    for name in registry.names():
+    for name in method_registry.names():
         try:
-            entry = registry.get(name)
-        except registry.MethodError as error:
+            entry = method_registry.get(name)
+        except method_registry.MethodError as error:
             broken.append(str(error))
             continue
         cls = entry.cls
@@ -67,6 +72,60 @@ def protocols(data_root: Path | None) -> str:
     return _table(("protocol", "data", "noise", "budget", "here"), rows)
 
 
+def datasets(data_root: Path | None) -> str:
+    """Name, whether it can be loaded here, and what it is or why it cannot."""
+    rows = []
+    for name in registry.names():
+        here, remark = registry.describe(name, data_root)
+        rows.append((name, "yes" if here else "no", remark))
+    root = registry.default_data_root() if data_root is None else data_root
+    return "\n".join(
+        [
+            _table(("data set", "here", "what it is, or why not (sizes: images x captions)"), rows),
+            f"Data are looked for in {root}. The path of a folder of your own works as a name too, for example ./my_features.",
+        ]
+    )
+
+
+def noise() -> str:
+    """Name, level and meaning of every noise model."""
+    # The module's docstring is where the models are defined in words.
+    texts = dict(re.findall(r"^``([\w-]+)``\n((?:    .*\n)+)", noise_models.__doc__ or "", re.MULTILINE))
+    rows = [
+        (name, noise_models.level(name), " ".join(texts.get(name, "").split()) or "installed by another package")
+        for name in noise_models.names()
+    ]
+    return _table(("noise model", "level", "meaning"), rows)
+
+
+def check_data(folder: Path) -> int:
+    """Load a folder of the user's own and say what is in it.
+
+    Raises:
+        DataError: it cannot be used; says which file, what was found, what to do.
+    """
+    dataset = registry.load(f"{folder.expanduser().resolve()}/")
+    print(f"{folder} can be used: {dataset.name}")
+    for name, split in dataset.splits.items():
+        shapes = f"{split.images.shape[1]}-d images, {split.captions.shape[1]}-d captions"
+        print(f"  {name}: {split.n_images:,} images, {split.n_captions:,} captions, {shapes}")
+    print(f"  image and caption features {'share one space' if dataset.shared_space else 'have spaces of their own'}")
+    return 0
+
+
+def fetch_data(name: str, data_root: Path | None) -> int:
+    """Say whether a data set is here, else what is missing and where it goes.
+
+    Raises:
+        DataError: it is not; the sentence says what to do.
+    """
+    dataset = registry.load(name, data_root)
+    print(f"{name} is here: {dataset.remark}")
+    for file, digest in dataset.digests.items():
+        print(f"  {file}  sha256 {digest}")
+    return 0
+
+
 def runs(results: Path) -> str:
     """What has been run, by protocol, data set and method."""
     folder = runs_folder(results)
@@ -88,5 +147,13 @@ def runs(results: Path) -> str:
     return "\n".join([_table(("protocol", "data", "noise", "method", "cells"), rows), *broken])
 
 
+@functools.cache
+def _availability(dataset: str, data_root: Path | None) -> str:
+    """Empty where the data can be loaded, else why not."""
+    here, remark = registry.describe(dataset, data_root)
+    return "" if here else remark
+
+
 def _table(head: Row, rows: Sequence[Row]) -> str:
-    return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True)
+    widths = [None] * (len(head) - 1) + [_LAST_COLUMN]
+    return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True, maxcolwidths=widths)
