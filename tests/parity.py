@@ -19,6 +19,9 @@ import torch
 # A file with one of these prefixes (before the double underscore) must be consumed.
 PREFIXES = ("clip", "ncr", "npc", "mwn", "retrieval_metrics")
 
+# "Exact" for numbers with a fraction: 100 * (k / n) and 100 * k / n may round apart in the last bits.
+SAME_NUMBER = 8 * float(np.finfo(np.float64).eps)
+
 Consumer = Callable[["Oracle"], None]
 CONSUMERS: dict[str, Consumer] = {}
 
@@ -101,12 +104,12 @@ class Oracle:
         """Compare ``value`` with the result ``name`` (with its entry ``at``, all of which must be checked in the end).
 
         The tolerance is the first of each kind in the JSON text; a consumer may name another one of that text, never a looser one.
-        Integers and booleans are compared exactly, shapes always.
+        Integers and booleans are compared exactly, and so are shapes.
         """
         expected = self.arrays[name] if at is None else self.arrays[name][at]
         actual = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         exact = exact or expected.dtype.kind in "biu"
-        bounds = (0.0, 0.0) if exact else self._bounds(expected, rtol, atol)
+        bounds = (SAME_NUMBER, 0.0) if exact else self._bounds(expected, rtol, atol)
         self._note(name, at, _difference(actual, expected, *bounds))
 
     def check_between(self, name: str, low: Any, high: Any) -> None:
@@ -150,13 +153,13 @@ class Oracle:
         for kind, value, allowed in (("rtol", rtol, named_rtol), ("atol", atol, named_atol)):
             if value is not None and value > max(allowed, default=0.0):
                 raise AssertionError(f"{self.stem}: {kind} {value} is looser than {self.text!r}")
-        relative = rtol if rtol is not None else next(iter(named_rtol), 0.0)
+        relative = rtol if rtol is not None else next(iter(named_rtol), SAME_NUMBER)
         if atol is not None:
             return relative, atol
         # An entry that nearly cancels carries the rounding error of the large terms it was made of.
         scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
         rounding = max(1e-3 * relative, 64 * np.finfo(np.float64).eps) * scale
-        return relative, max(rounding if relative else 0.0, next(iter(named_atol), 0.0))
+        return relative, max(rounding if relative > SAME_NUMBER else 0.0, next(iter(named_atol), 0.0))
 
     def _note(self, name: str, at: int | None, message: str | None) -> None:
         if at is None:
@@ -179,7 +182,8 @@ def _difference(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: flo
     if actual.shape != expected.shape:
         return f"shape {actual.shape}, expected {expected.shape}"
     actual, expected = (x if x.dtype.kind in "biu" else x.astype(np.float64) for x in (actual, expected))
-    close = actual == expected if rtol == atol == 0 else np.isclose(actual, expected, rtol, atol, equal_nan=True)
+    integers = actual.dtype.kind in "biu" and expected.dtype.kind in "biu"
+    close = actual == expected if integers else np.isclose(actual, expected, rtol, atol, equal_nan=True)
     if np.all(close):
         return None
     where = np.unravel_index(int(np.argmin(close)), close.shape)

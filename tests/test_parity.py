@@ -83,7 +83,7 @@ def test_tolerance_is_the_one_of_the_file() -> None:
     with pytest.raises(AssertionError, match="looser"):
         oracle.check("out_a", 100.0, rtol=0.1)
     exact = toy("masks exact", out_a=1.0)
-    exact.check("out_a", 1.0 + 1e-15)
+    exact.check("out_a", 1.0 + 1e-14)
     assert exact.failures
 
 
