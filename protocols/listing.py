@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from tabulate import tabulate
 
 from ..datasets import noise as noise_models
 from ..datasets import registry
+from ..datasets.types import DataError, PairDataset, PairSplit
 from ..results.store import BrokenRecord, RecordStore
 from .plan import runs_folder
 from .protocol import load_protocol, protocol_names
@@ -78,11 +80,12 @@ def datasets(data_root: Path | None) -> str:
     for name in registry.names():
         here, remark = registry.describe(name, data_root)
         rows.append((name, "yes" if here else "no", remark))
-    root = registry.default_data_root() if data_root is None else data_root
+    root = registry.default_data_root() if data_root is None else data_root.expanduser()
+    absent = "" if root.is_dir() else " (no such folder)"
     return "\n".join(
         [
             _table(("data set", "here", "what it is, or why not (sizes: images x captions)"), rows),
-            f"Data are looked for in {root}. The path of a folder of your own works as a name too, for example ./my_features.",
+            f"Data are looked for in {root}{absent}. The path of a folder of your own works as a name too, for example ./my_features.",
         ]
     )
 
@@ -99,29 +102,59 @@ def noise() -> str:
 
 
 def check_data(folder: Path) -> int:
-    """Load a folder of the user's own and say what is in it.
+    """Load a folder of the user's own, say what is in it and how to use it.
 
     Raises:
         DataError: it cannot be used; says which file, what was found, what to do.
     """
-    dataset = registry.load(f"{folder.expanduser().resolve()}/")
+    place = folder.expanduser().resolve()
+    known = place.name in registry.names()
+    if known and not place.exists():
+        raise DataError(f"{folder} is no folder but the name of a data set; `data fetch {place.name}` looks for it")
+    dataset = _known_folder(place) if known else registry.load(f"{place.parent}/{place.name}")
     print(f"{folder} can be used: {dataset.name}")
     for name, split in dataset.splits.items():
-        shapes = f"{split.images.shape[1]}-d images, {split.captions.shape[1]}-d captions"
-        print(f"  {name}: {split.n_images:,} images, {split.n_captions:,} captions, {shapes}")
-    print(f"  image and caption features {'share one space' if dataset.shared_space else 'have spaces of their own'}")
+        print(f"  {name}: {split.n_images:,} images of {split.images.shape[1]} dimensions, "
+              f"{split.n_captions:,} captions of {split.captions.shape[1]}{_extras(split)}")  # fmt: skip
+    print(f"  image and caption features {'share one space' if dataset.shared_space else 'have spaces of their own'}; "
+          f"{'noisy by nature' if dataset.has_real_noise else 'noise is added by the protocol'}")  # fmt: skip
+    where = f"{dataset.name} --data-root {shlex.quote(str(place.parent))}" if known else shlex.quote(str(place))
+    print(f"Next: run_benchmark.py --methods clip npc --datasets {where}{'' if known else _protocol_for(dataset)}")
     return 0
 
 
+def _known_folder(place: Path) -> PairDataset:
+    """A folder that is named like a known data set must be that data set."""
+    dataset = registry.load(place.name, place.parent)
+    if not any(file.startswith(f"{place.name}/") for file in dataset.digests):
+        raise DataError(f"the folder {place} has the name of a known data set; rename it, records are kept under it")
+    return dataset
+
+
+def _extras(split: PairSplit) -> str:
+    parts = {"labels": split.labels, "image ids": split.image_ids, "texts": split.raw_captions}
+    given = [name for name, value in parts.items() if value is not None]
+    return f", with {', '.join(given)}" if given else ""
+
+
+def _protocol_for(dataset: PairDataset) -> str:
+    """The option that names a protocol made for such data; empty where the default is."""
+    if dataset.has_real_noise:
+        return " --protocol cc120k-clip-pairs"
+    return " --protocol flickr30k-clip-pairs" if dataset.shared_space else ""
+
+
 def fetch_data(name: str, data_root: Path | None) -> int:
-    """Say whether a data set is here, else what is missing and where it goes.
+    """Say whether a data set is here, and prepare features that are kept; nothing is downloaded, because licences differ.
 
     Raises:
-        DataError: it is not; the sentence says what to do.
+        DataError: it is not here; the sentence says where to get it and where to put it.
     """
-    dataset = registry.load(name, data_root)
-    print(f"{name} is here: {dataset.remark}")
-    for file, digest in dataset.digests.items():
+    here, remark = registry.describe(name, data_root)
+    if not here:
+        raise DataError(remark)
+    print(f"{name} is here: {remark}", flush=True)
+    for file, digest in registry.load(name, data_root).digests.items():
         print(f"  {file}  sha256 {digest}")
     return 0
 
