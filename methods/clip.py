@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
@@ -36,7 +37,7 @@ class Clip(GradientMethod):
     spec_page = "clip.md"
     flags = frozenset({"control"})
     variants = {"paper": Params(), "released": Params(decay_on="all", clamped=False, schedule="cosine-in-samples")}
-    differences = (
+    differences: ClassVar[Sequence[Difference]] = (
         Difference("learning-rate schedule", "cosine in iterations, ends at 0", "counts samples: jumps between epochs", "clip.md 7.3"),
         Difference("weight decay", "weight matrices only", "every parameter, logit_scale too", "clip.md section 4"),
         Difference("logit_scale", "at most log 100", "not clamped", "clip.md section 4"),

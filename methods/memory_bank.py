@@ -5,13 +5,19 @@ See specs/npc.md sections 3.1 to 3.3. A bank is two vectors of pair positions; e
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import grad
 
 from ..datasets.types import TrainView
-from .contract import Batch, BoundNetwork, Params
+from .contract import Batch, BoundNetwork, Params, State
 from .losses import info_nce
+from .optim import Optimizer
 
 
 def nearest_clean_pairs(
@@ -42,12 +48,16 @@ def _nearest(queries: Tensor, bank: Tensor, normalise_bank: bool, block: int) ->
     return torch.cat([(part @ bank.mT).argmax(1) for part in queries.split(block)])
 
 
-def trusted_set(posterior: Tensor, threshold: float, at_least: int) -> Tensor:
-    """Pairs with a clean probability above the threshold, or the ``at_least`` most probable ones if there are fewer, ``[n_pairs]`` bool."""
+def trusted_set(posterior: Tensor, threshold: float, at_least: int, otherwise: int | None = None) -> Tensor:
+    """Pairs with a clean probability above the threshold, ``[n_pairs]`` bool.
+
+    If there are fewer than ``at_least``, the ``otherwise`` (default: ``at_least``) most probable ones instead.
+    """
     clean = posterior > threshold
     if int(clean.sum()) >= at_least:
         return clean
-    best = torch.sort(posterior, descending=True, stable=True).indices[: min(at_least, len(posterior))]
+    taken = at_least if otherwise is None else otherwise
+    best = torch.sort(posterior, descending=True, stable=True).indices[: min(taken, len(posterior))]
     return torch.zeros_like(clean).index_fill(0, best, True)
 
 
@@ -72,3 +82,47 @@ def confidence(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> t
     ratio = (before[0] / after[0] + before[1] / after[1]) / 2
     ratio = torch.where(ratio.isfinite(), ratio, 1.0)
     return ratio, torch.where(ratio < 1, torch.tanh(ratio), 1.0)
+
+
+def look_ahead(
+    net: BoundNetwork, here: Params, pairs: Batch, rule: Optimizer, state: State, scale: float = 1.0
+) -> tuple[Params, Any]:
+    """One optimiser step of a copy on the plain batch loss, noisy pairs included (npc.md 3.2.3).
+
+    Args:
+        net: the network; its learning rate is the step's.
+        here: the parameters to start from, detached.
+        rule: the base model's optimiser; the copy's gradient is not clipped.
+        state: holds the copy's own moments ``ahead`` and the number of its steps ``ahead_count``.
+        scale: factor of the gradient (released: 4, npc.md 7.4).
+
+    Returns:
+        Parameters and moments after the step.
+    """
+
+    def batch_loss(params: Params) -> Tensor:
+        return scale * pairs.mean(info_nce(net.at(params).logits(pairs.images, pairs.texts), pairs.valid))
+
+    assert net.learning_rate is not None
+    unclipped = replace(rule, clip_norm=None)
+    return unclipped.step(here, grad(batch_loss)(here), state["ahead"], net.learning_rate, state["ahead_count"] + 1)
+
+
+def look_ahead_weight(
+    net: BoundNetwork,
+    pairs: Batch,
+    bank: tuple[Tensor, Tensor],
+    step: Callable[[Params], tuple[Params, Any]],
+    state: State,
+) -> tuple[Tensor, dict[str, Any]]:
+    """NPC's weight ``[B]``, detached, and what changes of the state (npc.md 3.2, 3.3).
+
+    Args:
+        bank: ``bank_of_image, bank_of_text``.
+        step: the look-ahead step from given parameters.
+    """
+    here = {key: value.detach() for key, value in net.params.items()}
+    ahead, moments = step(here)
+    before, after = bank_losses(net, here, pairs, *bank), bank_losses(net, ahead, pairs, *bank)
+    _, weight = confidence(before, after)
+    return weight.detach(), {"ahead": moments, "ahead_count": state["ahead_count"] + 1}

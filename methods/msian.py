@@ -17,7 +17,6 @@ from .contract import (
     GradientMethod,
     Network,
     Networks,
-    Params,
     Partition,
     Pass,
     Reinit,
@@ -26,6 +25,9 @@ from .contract import (
     StepOutput,
     Update,
     plain_pass,
+)
+from .contract import (
+    Params as Parameters,
 )
 from .losses import hardest_hinge, hinge_matrices, info_nce, weighted_mean
 from .optim import Optimizer, Schedule, virtual_step
@@ -193,11 +195,11 @@ class Msian(GradientMethod):
             parts["matching"] = self.params.matching * self._matching_loss(nets, meta)
         return parts
 
-    def virtual_parameters(self, nets: Networks, pairs: Batch) -> Params:
+    def virtual_parameters(self, nets: Networks, pairs: Batch) -> Parameters:
         """``Theta'(Phi)`` of (4.5): one step of plain gradient descent on the weighted loss, differentiable in Phi."""
         net = nets["net"]
 
-        def weighted(params: Params) -> Tensor:
+        def weighted(params: Parameters) -> Tensor:
             losses, features = self._losses_and_features(net, params, pairs)
             return self._reduce(losses, nets["weight"].weigh(features.detach()))
 
@@ -210,7 +212,7 @@ class Msian(GradientMethod):
     def _reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
         return weighted_mean(losses, weight) if self.params.norm == "weight" else (weight * losses).mean()
 
-    def pair_losses(self, net: BoundNetwork, params: Params, pairs: Batch, margin: Tensor | None = None) -> Tensor:
+    def pair_losses(self, net: BoundNetwork, params: Parameters, pairs: Batch, margin: Tensor | None = None) -> Tensor:
         """``l_i`` of (4.1), ``[B]``; ``margin [B]`` replaces the base margin of each query pair."""
         at = net.at(params)
         if self.params.pair_loss == "nce":
@@ -223,7 +225,7 @@ class Msian(GradientMethod):
         image_asks, text_asks = hinge_matrices(similarity, rows, columns)
         return image_asks.sum(1) + text_asks.sum(0)
 
-    def _losses_and_features(self, net: BoundNetwork, params: Params, pairs: Batch) -> tuple[Tensor, Tensor]:
+    def _losses_and_features(self, net: BoundNetwork, params: Parameters, pairs: Batch) -> tuple[Tensor, Tensor]:
         """``l_i`` and the weight net's input ``a_i`` of (4.2), detached, ``[B, k]``."""
         losses = self.pair_losses(net, params, pairs)
         if self.params.inputs == "loss":

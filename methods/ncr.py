@@ -26,7 +26,7 @@ from .contract import (
 )
 from .losses import count_valid, hardest_hinge, mean_hinge
 from .optim import Optimizer, Schedule
-from .partition import gaussian_mixture_1d, min_max, ncr_clean_mask
+from .partition import gaussian_mixture_1d, min_max, ncr_clean_mask, separation_ratio
 from .registry import register
 
 PEER = {"a": "b", "b": "a"}
@@ -58,6 +58,7 @@ class Ncr(GradientMethod):
         clip_norm: float = 2.0  # gradient norm; run.py
         warmup_epochs: int = 3  # suite for heads: 3-5, ncr.md 5B; Flickr30K 5, COCO 10 (README)
         noisy_from: float = 0.5  # share of the epochs after warm-up without the noisy part; co_train.py, ncr.md 7.5
+        guard_ratio: float = 0.0  # below it "no noise found", all pairs clean; 0 = off; suite, hana.md 3.2(4)
 
     label = "NCR"
     reference = (
@@ -73,6 +74,7 @@ class Ncr(GradientMethod):
         "constant_margin": Params(label_mode="none"),
         "always_noisy": Params(noisy_from=0.0),
         "never_noisy": Params(noisy_from=1.0),
+        "guard": Params(guard_ratio=0.25),
     }
     differences = (
         Difference(
@@ -105,9 +107,10 @@ class Ncr(GradientMethod):
         return dict.fromkeys("ab", replace(self.spec.budget.optimizer, clip_norm=self.params.clip_norm))
 
     def state(self, train: TrainView, nets: Networks, run: Run) -> State:
-        """Clean posteriors ``w`` and the latest rectified labels ``y`` of each network's training pairs."""
+        """Clean posteriors ``w``, the latest rectified labels ``y`` of each network's training pairs, and what the guard found."""
         ones = torch.ones(train.n_pairs, device=train.captions.device, dtype=train.captions.dtype)
-        return {f"{kind}_{name}": ones.clone() for kind in ("posterior", "label") for name in "ab"}
+        values = {f"{kind}_{name}": ones.clone() for kind in ("posterior", "label") for name in "ab"}
+        return values | {"no_noise_found": ones.new_zeros(())}
 
     def passes(self, epoch: int) -> Sequence[Pass | Reinit]:
         size = self.spec.batch_size
@@ -127,10 +130,11 @@ class Ncr(GradientMethod):
         return epoch >= self.warmup
 
     def signals(self, nets: Networks, batch: Batch, state: State, epoch: int) -> Mapping[str, Tensor]:
-        return {
-            name: mean_hinge(net.similarity(batch.images, batch.texts), self.params.margin)
-            for name, net in nets.items()
-        }
+        """Losses of both networks, and for the guard those of deliberately mismatched pairs (hana.md 3.2(4))."""
+        similarity = {name: net.similarity(batch.images, batch.texts) for name, net in nets.items()}
+        losses = {name: mean_hinge(values, self.params.margin) for name, values in similarity.items()}
+        shifted = {name: mean_hinge(values.roll(-1, dims=1), self.params.margin) for name, values in similarity.items()}
+        return losses | {f"mismatched_{name}": values for name, values in shifted.items()}
 
     def partition(
         self, nets: Networks, train: TrainView, signals: Mapping[str, Tensor], state: State, epoch: int
@@ -140,11 +144,19 @@ class Ncr(GradientMethod):
             return Partition()
         posterior = {name: clean_posterior(signals[name]) for name in "ab"}
         clean = {name: ncr_clean_mask(posterior[name], self.params.clean_threshold) for name in "ab"}
+        facts, no_noise = {}, state["no_noise_found"]
+        if epoch == self.warmup:
+            ratios = [separation_ratio(signals[n], posterior[n], signals[f"mismatched_{n}"]) for n in "ab"]
+            facts["guard_ratio"] = max(ratios)
+            no_noise = torch.full_like(no_noise, float(facts["guard_ratio"] < self.params.guard_ratio))
+        if bool(no_noise):
+            posterior = {name: torch.ones_like(values) for name, values in posterior.items()}
+            clean = {name: torch.ones_like(mask) for name, mask in clean.items()}
         subsets = {f"clean for {name}": clean[PEER[name]] for name in "ab"}
         subsets |= {f"noisy for {name}": ~clean[PEER[name]] for name in "ab"}
         given = {f"posterior_{name}": posterior[PEER[name]].to(state["posterior_a"].dtype) for name in "ab"}
-        facts = {"estimated_noise_rate": float(1 - (clean["a"].double().mean() + clean["b"].double().mean()) / 2)}
-        return Partition(subsets, given, {name: posterior[name] for name in "ab"}, facts)
+        facts["estimated_noise_rate"] = float(1 - (clean["a"].double().mean() + clean["b"].double().mean()) / 2)
+        return Partition(subsets, given | {"no_noise_found": no_noise}, posterior, facts)
 
     def loss(self, nets: Networks, batch: Mapping[str, Batch], state: State, update: str) -> StepOutput:
         kind, _, name = update.rpartition(" ")

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad
 
 from ..datasets.types import TrainView
 from .backbones import towers
@@ -18,7 +17,6 @@ from .contract import (
     Difference,
     GradientMethod,
     Networks,
-    Params,
     Partition,
     Pass,
     Reinit,
@@ -28,9 +26,9 @@ from .contract import (
     plain_pass,
 )
 from .losses import info_nce
-from .memory_bank import bank_losses, confidence, nearest_clean_pairs, trusted_set
+from .memory_bank import bank_losses, look_ahead, look_ahead_weight, nearest_clean_pairs, trusted_set
 from .optim import Optimizer, Schedule
-from .partition import gaussian_mixture_1d
+from .partition import gaussian_mixture_1d, separation_ratio
 from .registry import register
 
 
@@ -63,6 +61,7 @@ class Npc(GradientMethod):
         clamped: bool = True  # logit_scale <= log 100; released: False, npc.md 7.14
         schedule: str = "cosine"  # in iterations; released: "cosine-in-samples", npc.md 7.8
         look_ahead_scale: float = 1.0  # factor of the look-ahead gradient; released: 4, npc.md 7.4
+        guard_ratio: float = 0.0  # below it "no noise found", all pairs trusted; 0 = off; suite, hana.md 3.2(4)
 
     label = "NPC"
     reference = "X. Zhang, H. Li, M. Ye, Negative Pre-aware for Noisy Cross-Modal Matching, AAAI 2024; github.com/ZhangXu0963/NPC"
@@ -75,6 +74,7 @@ class Npc(GradientMethod):
         ),
         "weight_only": Params(bank_gradient=False),
         "bank_only": Params(weighting=False),
+        "guard": Params(guard_ratio=0.25),
     }  # fmt: skip
     differences = (
         Difference(
@@ -121,7 +121,9 @@ class Npc(GradientMethod):
         return epoch == self.warmup
 
     def signals(self, nets: Networks, batch: Batch, state: State, epoch: int) -> Mapping[str, Tensor]:
-        return {"loss": info_nce(nets["net"].logits(batch.images, batch.texts))}
+        """Losses, and for the guard those of deliberately mismatched pairs: text i + 1 in place of text i (hana.md 3.2(4))."""
+        logits = nets["net"].logits(batch.images, batch.texts)
+        return {"loss": info_nce(logits), "mismatched": info_nce(logits.roll(-1, dims=1))}
 
     def partition(
         self, nets: Networks, train: TrainView, signals: Mapping[str, Tensor], state: State, epoch: int
@@ -129,12 +131,15 @@ class Npc(GradientMethod):
         """Build the bank, once (spec 3.1): mixture on the raw losses, strict clean set, nearest neighbours."""
         if not self.observes(epoch):
             return Partition(clean_probability={"net": state["clean_probability"]} if epoch > self.warmup else {})
-        mixture = gaussian_mixture_1d(signals["loss"], max_iter=100, tol=1e-2, reg_covar=5e-4)
-        clean = trusted_set(mixture.posterior_low, self.params.clean_threshold, at_least=1)
+        posterior = gaussian_mixture_1d(signals["loss"], max_iter=100, tol=1e-2, reg_covar=5e-4).posterior_low
+        facts = {"guard_ratio": separation_ratio(signals["loss"], posterior, signals["mismatched"])}
+        if facts["guard_ratio"] < self.params.guard_ratio:
+            posterior = torch.ones_like(posterior)
+        clean = trusted_set(posterior, self.params.clean_threshold, at_least=1)
         image, text = nearest_clean_pairs(nets["net"], train, clean, self.params.normalise_bank)
-        probability = mixture.posterior_low.to(train.captions.dtype)
+        probability = posterior.to(train.captions.dtype)
         changes = {"bank_of_image": image, "bank_of_text": text, "clean_probability": probability}
-        return Partition({}, changes, {"net": probability}, {"bank_share": float(clean.double().mean())})
+        return Partition({}, changes, {"net": probability}, facts | {"bank_share": float(clean.double().mean())})
 
     def passes(self, epoch: int) -> Sequence[Pass | Reinit]:
         return [plain_pass(self.spec.batch_size, "warm up" if epoch < self.warmup else "train")]
@@ -158,21 +163,11 @@ class Npc(GradientMethod):
         """The look-ahead step and the weight that follows from it (spec 3.2, 3.3)."""
         if not self.params.weighting:
             return torch.ones_like(pairs.index, dtype=pairs.images.dtype), {}
-        here = {key: value.detach() for key, value in net.params.items()}
         bank = (state["bank_of_image"], state["bank_of_text"])
-        ahead, moments = self.look_ahead(net, here, pairs, state)
-        before, after = bank_losses(net, here, pairs, *bank), bank_losses(net, ahead, pairs, *bank)
-        _, weight = confidence(before, after)
-        return weight.detach(), {"ahead": moments, "ahead_count": state["ahead_count"] + 1}
+        return look_ahead_weight(net, pairs, bank, lambda here: self.look_ahead(net, here, pairs, state), state)
 
-    def look_ahead(self, net: BoundNetwork, here: Params, pairs: Batch, state: State) -> tuple[Params, Any]:
+    def look_ahead(
+        self, net: BoundNetwork, here: Mapping[str, Tensor], pairs: Batch, state: State
+    ) -> tuple[Mapping[str, Tensor], Any]:
         """One optimiser step of the copy on the plain batch loss, noisy pairs included (spec 3.2.3)."""
-
-        def batch_loss(params: Params) -> Tensor:
-            return self.params.look_ahead_scale * pairs.mean(
-                info_nce(net.at(params).logits(pairs.images, pairs.texts), pairs.valid)
-            )
-
-        rule = replace(self.optimizers()["net"], clip_norm=None)
-        assert net.learning_rate is not None
-        return rule.step(here, grad(batch_loss)(here), state["ahead"], net.learning_rate, state["ahead_count"] + 1)
+        return look_ahead(net, here, pairs, self.optimizers()["net"], state, self.params.look_ahead_scale)

@@ -143,3 +143,36 @@ def ncr_clean_mask(posterior: Tensor, threshold: float = 0.5) -> Tensor:
     if bool(clean.all()):
         clean = posterior > posterior.sort().values[len(posterior) // 100]
     return clean
+
+
+def mixture_unless_equal(
+    losses: Tensor, max_iter: int, tol: float, reg_covar: float, normalise: bool, least_spread: float = 1e-6
+) -> Mixture | None:
+    """The mixture of per-pair losses ``[N]``, or None if they spread by less than ``least_spread``: then nothing tells the pairs apart
+    and all count as clean (hana.md 3.2.3).
+
+    Args:
+        losses: one number per pair.
+        normalise: fit to the min-max normalised losses.
+
+    Raises:
+        ValueError: losses that are not finite.
+    """
+    if float(losses.max() - losses.min()) < least_spread:
+        return None
+    return gaussian_mixture_1d(min_max(losses) if normalise else losses, max_iter, tol, reg_covar)
+
+
+def separation_ratio(losses: Tensor, posterior: Tensor, mismatched: Tensor) -> float:
+    """How far the high-loss side lies on the way from the low-loss side to deliberately mismatched pairs (guard of hana.md 3.2.4).
+
+    ``(mean l of {p < 1/2} - mean l of {p >= 1/2}) / (mean l of mismatched pairs - mean l of {p >= 1/2})``, all inputs ``[N]``; small when
+    the split only cuts a clean set in two. 0 if a side is empty; 1 if mismatched pairs have no larger loss than the low-loss side, because
+    then the losses cannot say that there is no noise.
+    """
+    clean = posterior >= 0.5
+    if bool(clean.all()) or not bool(clean.any()):
+        return 0.0
+    low, high = float(losses[clean].double().mean()), float(losses[~clean].double().mean())
+    reference = float(mismatched.double().mean()) - low
+    return max(0.0, (high - low) / reference) if reference > 0 else 1.0

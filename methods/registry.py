@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from .contract import Method
 
@@ -42,6 +42,14 @@ class Registered:
 
 
 _registered: dict[str, Registered] = {}
+
+
+@overload
+def register(cls: M) -> M: ...
+
+
+@overload
+def register(*, name: str) -> Callable[[M], M]: ...
 
 
 def register(cls: M | None = None, *, name: str | None = None) -> M | Callable[[M], M]:
