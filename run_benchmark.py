@@ -159,9 +159,18 @@ def _run(words: Sequence[str]) -> int:
 def _list(words: Sequence[str]) -> int:
     parser = Parser("list", description="Show what there is, and why something cannot run here.")
     parser.add_argument("what", choices=["methods", "datasets", "protocols", "noise", "runs"])
+    parser.add_argument("--markdown", action="store_true",
+                        help="`list methods`: the page docs/methods.md, with variants and differences from the papers")  # fmt: skip
     _plugins(parser)
     _folders(parser)
     given = parser.parse_args(words)
+    if given.markdown:
+        if given.what != "methods":
+            parser.error(f"--markdown goes with `list methods`, not with `list {given.what}`")
+        from nocobench.protocols import method_pages
+
+        print(method_pages.page(), end="")
+        return 0
     from nocobench.protocols import listing
 
     return listing.show(given.what, given.results, given.data_root, given.plugin)

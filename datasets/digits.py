@@ -10,7 +10,7 @@ import numpy as np
 
 from .features import standardised
 from .registry import register_dataset
-from .types import DataError, PairDataset, PairSplit
+from .types import DataError, PairDataset, PairSplit, SplitName
 
 
 @register_dataset
@@ -28,7 +28,7 @@ def load(data_root: Path, halves: Literal["left-right", "top-bottom"] = "left-ri
     if halves == "top-bottom":
         pictures = pictures.transpose(0, 2, 1)
     order = np.random.RandomState(0).permutation(len(pictures))
-    rows = {"train": order[600:], "val": order[400:600], "test": order[:400]}
+    rows: dict[SplitName, np.ndarray] = {"train": order[600:], "val": order[400:600], "test": order[:400]}
     first, second = (
         standardised(view.reshape(len(view), -1), rows["train"]) for view in (pictures[:, :, :4], pictures[:, :, 4:])
     )

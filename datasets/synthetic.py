@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .registry import register_dataset
-from .types import DataError, PairDataset, PairSplit
+from .types import DataError, PairDataset, PairSplit, SplitName
 
 
 @register_dataset
@@ -51,8 +51,8 @@ def load(
         shared = _view(random, latent_dim, image_dim)
         views = {side: _mix(own, shared, zero_shot) for side, own in views.items()}
     centres = random.standard_normal((clusters, latent_dim))
-    sizes = {"train": n_train, "val": n_val, "test": n_test}
-    splits = {}
+    sizes: dict[SplitName, int] = {"train": n_train, "val": n_val, "test": n_test}
+    splits: dict[SplitName, PairSplit] = {}
     for name, size in sizes.items():
         cluster = random.integers(0, clusters, size)
         latent = centres[cluster] + cluster_spread * random.standard_normal((size, latent_dim))
@@ -81,7 +81,8 @@ def _view(random: np.random.Generator, latent_dim: int, dim: int) -> View:
 
 
 def _mix(own: View, shared: View, share: float) -> View:
-    return tuple(np.sqrt(1 - share) * a + np.sqrt(share) * b for a, b in zip(own, shared, strict=True))  # type: ignore[return-value]
+    first, second = (np.sqrt(1 - share) * a + np.sqrt(share) * b for a, b in zip(own, shared, strict=True))
+    return first, second
 
 
 def _see(latent: np.ndarray, view: View, random: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,8 @@ remaining iterations. An incomplete batch is filled up with other pairs, all dif
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,11 @@ def split_batches(subset: np.ndarray, others: np.ndarray, size: int, last_batch:
 
 
 def plan_draw(
-    masks: list[np.ndarray], size: int, last_batch: str, order: list[Callable[[int], np.ndarray]], length: int | None
+    masks: list[np.ndarray],
+    size: int,
+    last_batch: str,
+    order: Sequence[Callable[[int], np.ndarray]],
+    length: int | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Batches of one draw for all runs: ``index``, ``valid`` ``[length, runs, B]`` and ``count [runs]`` batches before starting again.
 
@@ -123,7 +128,7 @@ def plan_pass(
     for slot, (name, size) in enumerate(this.draws.items()):
         if name not in masks:
             raise KeyError(f"a pass draws from {name!r}, but partition gave only {sorted(masks)}")
-        order = [lambda cycle, o=o, s=slot, n=name: o(n, s, cycle) for o in orders]
+        order = [functools.partial(of_run, name, slot) for of_run in orders]
         length = None if slot == 0 else int(iterations.max(initial=0))
         index, valid, count = plan_draw(masks[name], size, this.last_batch, order, length)
         if slot == 0:

@@ -6,6 +6,7 @@ cells it was made from; one that does not fit is not used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -45,7 +46,9 @@ class CheckpointFile:
             torch.save(payload, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        # Gone when another process has finished this shard meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(temporary, self.path)
         self.written = time.monotonic()
 
     def load(self, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -63,5 +66,6 @@ class CheckpointFile:
         return payload["tensors"], json.loads(payload["facts"])
 
     def remove(self) -> None:
-        """The shard is finished."""
-        self.path.unlink(missing_ok=True)
+        """The shard is finished; what a killed process left half written goes too."""
+        for path in (self.path, *self.path.parent.glob(f"{self.path.stem}.*.tmp")):
+            path.unlink(missing_ok=True)

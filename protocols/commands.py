@@ -87,6 +87,8 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
     costs = Costs(store) if jobs else None
     print(bill(parts, jobs, costs, len(slots), device))
     if options.dry_run or options.only_cached or not jobs:
+        if not (jobs or options.dry_run or options.only_cached):
+            remove_finished(options.results)  # of a run that was killed between its last record and its end
         return 0, cells
     for part in parts:
         protocol = part.as_written

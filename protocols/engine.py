@@ -6,6 +6,7 @@ as soon as its evaluation is complete. See drivers.py for how steps are carried 
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import traceback
@@ -129,6 +130,7 @@ def _fit_directly(
     for slot, cell in enumerate(shard):
         try:
             started = time.perf_counter()
+            recorder.seconds = {}  # cells come one after another here: each has clocks of its own
             run = CellRun(cell, method.needs_now(), data.tables.meta)
             encoder = method.fit(data.tables.of_run(slot), run)
             recorder.clock("train", time.perf_counter() - started)
@@ -345,7 +347,7 @@ class ShardTraining:
     def _orders(self, epoch: int, number: int, this: Pass) -> list[Callable[[str, int, int], np.ndarray]]:
         meta = self.data.tables.meta
 
-        def order(slot: int, name: str, draw: int, cycle: int) -> np.ndarray:
+        def order(name: str, draw: int, cycle: int, slot: int) -> np.ndarray:
             if name != "meta":
                 return self._order(slot, epoch, f"pass {number}", draw, cycle, self.spec.n_pairs)
             assert meta is not None
@@ -353,7 +355,7 @@ class ShardTraining:
                 meta.image_of_pair, self._order(slot, epoch, f"pass {number}", draw, cycle, meta.n_pairs)
             )
 
-        return [lambda name, draw, cycle, s=slot: order(s, name, draw, cycle) for slot in range(len(self.shard))]
+        return [functools.partial(order, slot=slot) for slot in range(len(self.shard))]
 
     def _masks(self, this: Pass) -> dict[str, list[np.ndarray]]:
         masks: dict[str, list[np.ndarray]] = {}
@@ -399,6 +401,7 @@ class ShardTraining:
     def _observe(self, epoch: int) -> None:
         low, high = self.method.weight_range
         for (signal, network), values in self.log.values.items():
+            values = values[self.watched]  # a run that has failed may hold anything
             if signal == "weight" and bool(((values < low) | (values > high)).any()):
                 name = type(self.method).__name__
                 raise ContractError(

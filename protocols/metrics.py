@@ -330,8 +330,8 @@ def mean_scores(scores: Sequence[RetrievalScores]) -> RetrievalScores:
         columns = {
             name: np.array([getattr(part, name) for part in recalls]).mean(axis=0) for name in Recalls.model_fields
         }
-        return Recalls(
-            **{name: tuple(value.tolist()) if value.ndim else float(value) for name, value in columns.items()}
+        return Recalls.model_validate(
+            {name: tuple(value.tolist()) if value.ndim else float(value) for name, value in columns.items()}
         )
 
     return _both(mean([part.i2t for part in scores]), mean([part.t2i for part in scores]))

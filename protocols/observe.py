@@ -98,11 +98,15 @@ def _mean(values: Tensor) -> float:
     return float(values.double().mean()) if len(values) else math.nan
 
 
+def _count(mask: np.ndarray) -> np.ndarray:
+    return np.asarray(mask.sum(), dtype=np.uint32)
+
+
 class Histograms:
     """Counts of clean and noisy pairs per bin, epoch by epoch, for the density plots of one run.
 
-    Edges are fixed when a signal is first seen: the method's declared range for weights, [0, 1] for probabilities, [0, largest value
-    of that epoch] for losses; later values outside fall into the outermost bins.
+    The range is the method's declared one for weights and [0, 1] for probabilities. For losses it begins as [0, largest value of the first
+    epoch] and doubles when a later one does not fit; two neighbouring bins then become one, which is exact.
     """
 
     def __init__(self, weight_range: tuple[float, float]) -> None:
@@ -128,13 +132,22 @@ class Histograms:
         noisy, key = oracle.is_noisy.cpu().numpy(), f"{signal}/{network}"
         if key not in self.edges:
             self.edges[key] = np.linspace(*self._range(signal, values), BINS + 1).astype(np.float32)
+        if signal == "loss":
+            self._widen(key, float(np.nanmax(values, initial=0.0)))
         edges = self.edges[key]
         seen = ~np.isnan(values)
         for side, mask in (("clean", ~noisy), ("noisy", noisy)):
             inside = np.clip(values[seen & mask], edges[0], edges[-1])
             self._put(f"histogram/{key}/{side}", epoch, np.histogram(inside, bins=edges)[0].astype(np.uint32))
-            self._put(f"excluded/{key}/{side}", epoch, np.uint32((~seen & mask & excluded).sum()))
-            self._put(f"not_visited/{key}/{side}", epoch, np.uint32((~seen & mask & ~excluded).sum()))
+            self._put(f"excluded/{key}/{side}", epoch, _count(~seen & mask & excluded))
+            self._put(f"not_visited/{key}/{side}", epoch, _count(~seen & mask & ~excluded))
+
+    def _widen(self, key: str, largest: float) -> None:
+        while math.isfinite(largest) and largest > self.edges[key][-1]:
+            self.edges[key] = self.edges[key] * 2
+            for rows in (self.rows.get(f"histogram/{key}/{side}", {}) for side in ("clean", "noisy")):
+                for epoch, row in rows.items():
+                    rows[epoch] = np.pad(row.reshape(-1, 2).sum(axis=1), (0, BINS // 2)).astype(np.uint32)
 
     def _range(self, signal: str, values: np.ndarray) -> tuple[float, float]:
         if signal == "weight":

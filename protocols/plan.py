@@ -110,8 +110,11 @@ def unfinished_shards(
 
 
 def remove_finished(results: Path) -> None:
-    """Remove plans, and their logs, whose cells all have records. Plans that compute cells again are left to who runs them."""
-    for path in (results / "plans").glob("*.json"):
+    """Remove plans, and their logs, whose cells all have records, and with the last plan what killed workers left of checkpoints.
+
+    Plans that compute cells again are left to who runs them.
+    """
+    for path in list((results / "plans").glob("*.json")):
         try:
             plan = read_plan(path)
         except ProtocolError:
@@ -120,6 +123,9 @@ def remove_finished(results: Path) -> None:
         if plan.existing == "keep" and all(store.path(cell).exists() for shard in plan.shards for cell in shard):
             for file in (path, *path.parent.glob(f"{path.stem}-*.log")):
                 file.unlink(missing_ok=True)
+    if not any((results / "plans").glob("*.json")):
+        for file in (results / "plans" / "checkpoints").glob("shard-*"):
+            file.unlink(missing_ok=True)
 
 
 def read_plan(path: Path) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import datetime
 import functools
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -101,7 +102,9 @@ class Recorder:
         grants: tuple[str, ...] = (),
     ) -> None:
         """Write the record of a finished cell, its sidecar first."""
-        assert tracker.selected is not None and tracker.last is not None and tracker.best_on_test is not None
+        assert tracker.selected is not None
+        assert tracker.last is not None
+        assert tracker.best_on_test is not None
         noisy = tracker.on_noisy_val
         outcome = Outcome(
             selected=tracker.selected,
@@ -188,11 +191,29 @@ def source_digests(method_file: Path) -> dict[str, str]:
     """Digests of the code that makes a record: method, engine, metrics, noise."""
     engine = [ROOT / name for name in ENGINE]
     return {
-        "method": source_digest([method_file]),
+        "method": source_digest(method_files(method_file)),
         "engine": source_digest(engine),
         "metrics": source_digest([ROOT / "protocols/metrics.py"]),
         "noise": source_digest([ROOT / "datasets/noise.py"]),
     }
+
+
+def method_files(method_file: Path) -> list[Path]:
+    """A method's file and those that it builds on (base classes, memory banks), without the engine's and the registry."""
+    elsewhere = {ROOT / name for name in (*ENGINE, "methods/registry.py")}
+    found = [method_file]
+    for path in found:
+        imports = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if _is_relative(node)]
+        for node in imports:
+            other = path.parents[node.level - 1] / f"{(node.module or '').replace('.', '/')}.py"
+            near = other.parent in (path.parent, ROOT / "methods") and other.is_file()
+            if near and other not in elsewhere and other not in found:
+                found.append(other)
+    return sorted(found)
+
+
+def _is_relative(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and node.level > 0
 
 
 @functools.cache
