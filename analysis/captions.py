@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..results.measures import RECALLS, Measure
 from .layout import Row
+from .resampling import FEWEST_SEEDS
 
 
 def caption(
@@ -84,7 +85,8 @@ def _legend(rows: Sequence[Row], many: bool) -> str:
         words.append("oracles do not compete")
     if any(entry.tied for entry in entries):
         words.append(
-            "† not separable from the best (on the best: from the second) by a paired 95 % interval over seeds"
+            "† not separable from the best (on the best: from the second): fewer than "
+            f"{FEWEST_SEEDS} common seeds, or a 95 % bootstrap interval of the mean difference, paired by seed, that holds 0"
         )
     elif words and not many:
         words.append("differences of single runs are not tested")

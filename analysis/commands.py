@@ -29,9 +29,11 @@ EXAMPLES = {
   {PROGRAM} tables
   {PROGRAM} tables --columns paper --format latex --out table.tex
   {PROGRAM} tables --variants-of npc --honesty
+  {PROGRAM} tables --datasets flickr30k-clip --published NPC DECL-SGRAF
   {PROGRAM} tables --from reference --datasets digits""",
     "figures": f"""examples:
   {PROGRAM} figures
+  {PROGRAM} figures --kinds weight-density validation-curves --methods hana npc --noise 0.4
   {PROGRAM} figures --from reference --out figures""",
     "significance": f"""examples:
   {PROGRAM} significance --methods npc clip
@@ -65,6 +67,9 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--honesty", action="store_true", help="networks at test, parameters, seconds, optimism gap, ..."
     )
+    group.add_argument("--published", nargs="*", metavar="NAME",
+                       help="rows for what papers print on the same data set, rates and level of noise: of the methods in the table, or of "
+                            "these names, as printed (results/published)")  # fmt: skip
     group.add_argument("--variants-of", metavar="METHOD", help="the variants of one method only")
     group.add_argument("--strict", action="store_true", help="refuse a table with holes")
     group.add_argument("--mixed", action="store_true", help="several protocols in one table, each row saying which")
@@ -73,7 +78,10 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
     _source(parser)
-    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="(default: all)")
+    _filters(parser)
+    parser.add_argument("--kinds", nargs="+", metavar="KIND",
+                        help="weight-density, clean-probability-density, loss-density, similarity-density, rsum-vs-noise, "
+                        "validation-curves, auc-curves, critical-difference (default: all)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: figures/ in the results folder)")
 
 
@@ -143,6 +151,11 @@ def tables(given: argparse.Namespace) -> int:
         made = [variants_table(part, given.variants_of, options) for part in _with_method(groups, given.variants_of)]
     else:
         made = [make_table(part, options) for part in groups]
+    if given.published is not None:
+        from .published import load_published, with_published
+
+        published = load_published()
+        made = [with_published(table, published, given.published or None) for table in made]
     if given.out is None and given.format == "terminal":
         for table in made:
             _show(table)
@@ -156,12 +169,13 @@ def figures(given: argparse.Namespace) -> int:
     """Draw all figures that the records give and name the files.
 
     Raises:
-        AnalysisError: no such records or kind of figure.
+        AnalysisError: no such records or kind of figure, or nothing to draw.
     """
-    from .figures import draw_all
+    from .figures import chosen_kinds, draw_all
 
+    kinds = chosen_kinds(given.kinds)  # a slip is told before anything is read
     folder = given.out or given.results / "figures"
-    for path in draw_all(_roots(given), folder, given.kinds):
+    for path in draw_all(_frame(given), folder, kinds):
         print(path)
     return 0
 
@@ -239,13 +253,13 @@ def _show(table: Table) -> None:
 
 
 def _texts(tables: Sequence[Table], form: str) -> str:
-    from . import render
+    from . import latex, render
 
     if form == "csv":
         import pandas as pd
 
         return pd.concat([render.tidy(table) for table in tables]).to_csv(index=False)
-    write = {"terminal": render.to_text, "markdown": render.to_markdown, "latex": render.to_latex}[form]
+    write = {"terminal": render.to_text, "markdown": render.to_markdown, "latex": latex.to_latex}[form]
     return "\n".join(write(table).rstrip("\n") + "\n" for table in tables)
 
 

@@ -20,12 +20,14 @@ from .layout import Entry, Notes, Rate, Row, Table
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "nc_retrieval.csv"
 COLUMNS = ("method", "source_paper", "dataset", "split", "noise_rate", "direction", "metric", "value", "note")
 # A number whose note says this is shown and stays marked, but nothing is computed from it.
-DOUBTFUL = ("WRONG", "SUSPECT")
+DOUBTFUL = ("WRONG", "SUSPECT", "MISPRINT", "INCONSISTENT")
 _SUMMED = "rSum added up here from the six published recalls"
 _CAUTION = (
     "Published rows stand as their papers print them, mostly single runs with other backbones, budgets and selection; "
     "they do not compete"
 )
+
+_NONE = "No published numbers: the papers have none of these methods on this data set at these rates and this level of noise"
 
 
 def load_published(path: Path = PUBLISHED) -> pd.DataFrame:
@@ -67,29 +69,43 @@ def with_published(table: Table, published: pd.DataFrame, methods: Sequence[str]
             ``clip`` finds CLIP+OSA).
 
     Returns:
-        the table itself, unchanged, where no paper has such numbers.
+        the table with the rows below ours; where no paper has such numbers its caption says so.
+
+    Raises:
+        AnalysisError: one of ``methods`` is in no paper.
     """
-    chosen = _same_setting(published, table)
-    if methods is None:
-        ours = {row.name.partition("@")[0].lower() for row in table.rows}
-        chosen = chosen[[_first_word(name) in ours for name in chosen["method"]]]
-    else:
-        chosen = chosen[chosen["method"].isin(list(methods))]
+    chosen = _of_methods(_same_setting(published, table), published, table, methods)
     notes = Notes(table.notes)
     rows = []
     for (method, source, split), part in chosen.groupby(["method", "source_paper", "split"], sort=True):
-        row = _row(f"{method} ({split})" if split != "test" else str(method), str(source), part, table, notes)
-        if any(entry.n for entry in row.entries.values()):
-            rows.append(row)
+        name = f"{method} ({split})" if split != "test" else str(method)
+        # Tried without keeping its footnotes: a row without numbers is not shown.
+        if any(entry.n for entry in _row(name, str(source), part, table, Notes()).entries.values()):
+            rows.append(_row(name, str(source), part, table, notes))
     if not rows:
-        return table
+        return replace(table, caption=f"{table.caption} {_NONE}.")
     return replace(table, rows=(*table.rows, *rows), notes=notes.texts, caption=f"{table.caption} {_CAUTION}.")
+
+
+def _of_methods(
+    same: pd.DataFrame, published: pd.DataFrame, table: Table, methods: Sequence[str] | None
+) -> pd.DataFrame:
+    if methods is None:
+        ours = {row.name.partition("@")[0].lower() for row in table.rows}
+        return same[same["method"].map(_first_word).isin(ours)]
+    known = {str(name).lower(): str(name) for name in published["method"].unique()}
+    unknown = [name for name in methods if name.lower() not in known]
+    if unknown:
+        raise AnalysisError(
+            f"no paper here prints a method {unknown[0]!r}; printed are {', '.join(sorted(known.values()))}"
+        )
+    return same[same["method"].isin([known[name.lower()] for name in methods])]
 
 
 def _same_setting(published: pd.DataFrame, table: Table) -> pd.DataFrame:
     """Same data set, split as our gallery, never another level of noise than ours (protocol-noisy-correspondence.md 3.3)."""
     ours = _plain(str(table.keys.get("dataset")))
-    same = published[[_plain(name) == ours for name in published["dataset"]]]
+    same = published[published["dataset"].map(_plain) == ours]
     split = "1K" if table.keys.get("gallery") == "folds" else "5K"
     same = same[same["split"].isin(["test", split])]
     noise = str(table.keys.get("noise"))
@@ -113,7 +129,9 @@ def _row(name: str, source: str, part: pd.DataFrame, table: Table, notes: Notes)
         note for note in remarks if all(note in texts for value, texts in found.values() if not math.isnan(value))
     }
     common = {note for note in common if not _doubtful(note)}
-    marks = tuple(notes.number(f"published: {note}") for note in sorted(common))
+    # The source is a footnote because several papers may print the same method.
+    texts = [f"as published in {source}", *(f"published: {note}" for note in sorted(common))]
+    marks = tuple(notes.number(text) for text in texts)
     entries = {
         key: _entry(value, tuple(notes.number(f"published: {text}") for text in texts if text not in common))
         for key, (value, texts) in found.items()
@@ -124,7 +142,8 @@ def _row(name: str, source: str, part: pd.DataFrame, table: Table, notes: Notes)
 def _at(part: pd.DataFrame, rate: Rate, measure: str) -> tuple[float, list[str]]:
     """The published value at one place of the table with its notes; NaN where none is printed."""
     # Without training ("none") the number is the same whatever the noise.
-    here = part[(part["kind"] == "real") if rate is None else (part["rate"] == rate) | (part["kind"] == "none")]
+    trained_so = (part["kind"] == "real") if rate is None else (part["rate"] == rate)
+    here = part[trained_so | (part["kind"] == "none")]
     printed = here[here["measure"] == measure]
     if len(printed):
         return float(printed["value"].iloc[0]), [note for note in printed["note"].unique() if note]

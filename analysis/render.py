@@ -1,4 +1,4 @@
-"""Printing a :class:`~nocobench.analysis.layout.Table`: terminal, plain text, Markdown, LaTeX with booktabs, tidy CSV.
+"""Printing a :class:`~nocobench.analysis.layout.Table`: terminal, plain text, Markdown, tidy CSV (LaTeX: ``latex.py``).
 
 Rounding happens here and nowhere else; CSV keeps full precision. Every format carries the caption and the footnotes.
 """
@@ -6,8 +6,9 @@ Rounding happens here and nowhere else; CSV keeps full precision. Every format c
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,10 +17,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
 
-from ..results.measures import Measure
+from ..results.measures import RECALLS, Measure
 from .layout import Entry, Rate, Row, Table, rate_words
 
 NOTHING = "–"
+WIDTH = 100  # of plain text, in characters
 
 
 def to_terminal(table: Table, console: Console) -> None:
@@ -27,32 +29,141 @@ def to_terminal(table: Table, console: Console) -> None:
     if not console.is_terminal or console.no_color:
         console.file.write(to_text(table) + "\n")
         return
-    shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    for position, words in enumerate(_head(table)):
-        shown.add_column(words, justify="left" if position < 2 else "right", no_wrap=position != 1)
     styles = {"best": "bold", "second": "underline", "": ""}
-    for row in table.rows:
-        cells = [Text(_text_name(row)), Text(row.label)]
-        for key in _keys(table):
-            entry = row.entries[key]
-            text = Text(number(entry, _measure(table, key)), style=styles[entry.rank])
-            cells.append(text.append(_dagger(entry) + _brackets(entry.notes), style="not bold not underline"))
-        shown.add_row(*cells, *(Text(_extra(row, one)) for one in table.extras), style="dim" if row.published else "")
-    console.print(shown)
-    console.print(Text(_plain_below(table, "bold", "underlined")))
+    panels, labels = _panels(table, console.width)
+    for panel in panels:
+        shown = RichTable(
+            box=None, pad_edge=False, header_style="bold", title=panel.title or None, title_justify="left"
+        )
+        for position, words in enumerate(_heads(table, panel, labels)):
+            shown.add_column(words, justify="left" if position < 1 + labels else "right", no_wrap=True)
+        for row, names, marks in _named_rows(table, panel, labels):
+            cells = [Text(words) for words in names]
+            for key, mark in zip(panel.keys, marks, strict=True):
+                text = Text(digits(row.entries[key], table, key), style=styles[row.entries[key].rank])
+                cells.append(text.append(mark, style="not bold not underline"))
+            cells += [Text(extra(row, one)) for one in panel.extras]
+            shown.add_row(*cells, style="dim" if row.published else "")
+        console.print(shown)
+        console.print()
+    console.print(Text(_plain_below(table, "bold", "underlined", labels)))
 
 
-def to_text(table: Table) -> str:
-    """Plain text: the best in ``*asterisks*``, the second in ``_underscores_``, footnotes in brackets."""
+def to_text(table: Table, width: int = WIDTH) -> str:
+    """Plain text: the best in ``*asterisks*``, the second in ``_underscores_``, footnotes in brackets.
+
+    What does not fit into ``width`` characters becomes several tables below each other, and the methods' labels a legend.
+    """
+    panels, labels = _panels(table, width)
+    parts = []
+    for panel in panels:
+        heads, rows = _heads(table, panel, labels), _panel_rows(table, panel, labels)
+        align = ["left"] * (1 + labels) + ["right"] * (len(heads) - 1 - labels)
+        body = tabulate(rows, headers=heads, tablefmt="simple", disable_numparse=True, colalign=align)
+        parts.append(f"{panel.title}\n{body}" if panel.title else body)
+    lines = _plain_below(table, "*asterisks*", "_underscores_", labels).splitlines()
+    below = [textwrap.fill(line, width, subsequent_indent="    " if line[:1] == "[" else "") for line in lines]
+    return "\n\n".join([*parts, "\n".join(below)])
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Columns that are printed side by side; ``title`` is what their heads leave out."""
+
+    title: str
+    keys: tuple[tuple[Rate, str], ...]
+    extras: tuple[Measure, ...] = ()
+
+
+def _panels(table: Table, width: int) -> tuple[list[_Panel], bool]:
+    """Everything in one panel if it fits, with labels or at least without; else one per rate, and one per measure that is no recall."""
+    whole = _Panel("", tuple(keys_of(table)), table.extras)
+    for labels in (True, False):
+        if _panel_width(table, whole, labels) <= width:
+            return [whole], labels
+    panels: list[_Panel] = []
+    recalls = [one.name for one in table.measures if one.name in RECALLS and len(table.measures) > 1]
+    ways = [tuple(name for name in recalls if name.startswith(way)) for way in ("i2t", "t2i")]
+    for rate in table.rates if recalls else ():
+        groups = [tuple((rate, name) for name in names) for names in ways if names]
+        panels += _filled(table, groups, rate_words(rate), width)
+    for one in table.measures:
+        if one.name not in recalls:
+            title = one.label if len(table.measures) > 1 else ""
+            panels += _filled(table, [((rate, one.name),) for rate in table.rates], title, width)
+    return panels + _filled_extras(table, width), False
+
+
+def _filled_extras(table: Table, width: int) -> list[_Panel]:
+    panels: list[_Panel] = []
+    for one in table.extras:
+        wider = _Panel("", (), (*panels[-1].extras, one)) if panels else None
+        if wider and _panel_width(table, wider, labels=False) <= width:
+            panels[-1] = wider
+        else:
+            panels.append(_Panel("", (), (one,)))
+    return panels
+
+
+def _filled(table: Table, groups: Sequence[tuple[tuple[Rate, str], ...]], title: str, width: int) -> list[_Panel]:
+    """As many whole groups of columns per panel as fit, but at least one."""
+    panels: list[_Panel] = []
+    for group in groups:
+        wider = _Panel(title, (*panels[-1].keys, *group)) if panels else None
+        if wider and _panel_width(table, wider, labels=False) <= width:
+            panels[-1] = wider
+        else:
+            panels.append(_Panel(title, group))
+    return panels
+
+
+def _panel_width(table: Table, panel: _Panel, labels: bool) -> int:
+    columns = zip(_heads(table, panel, labels), *_panel_rows(table, panel, labels), strict=True)
+    return sum(max(map(len, column)) + 2 for column in columns) - 2
+
+
+def _heads(table: Table, panel: _Panel, labels: bool) -> list[str]:
+    """Rates, measures, or both where the panel's title says neither."""
+    words = [_column_words(table, panel, key) for key in panel.keys]
+    return ["run", *(["method"] if labels else []), *words, *(one.label for one in panel.extras)]
+
+
+def _column_words(table: Table, panel: _Panel, key: tuple[Rate, str]) -> str:
+    rate, label = rate_words(key[0]), measure_of(table, key).label
+    if len(table.measures) == 1 or panel.title == label:
+        return rate
+    return label if panel.title == rate else f"{rate} {label}"
+
+
+def _panel_rows(table: Table, panel: _Panel, labels: bool) -> list[list[str]]:
+    """Cells as text."""
     signs = {"best": "*{}*", "second": "_{}_", "": "{}"}
+    rows = []
+    for row, names, marks in _named_rows(table, panel, labels):
+        cells = [
+            signs[row.entries[key].rank].format(digits(row.entries[key], table, key)) + mark
+            for key, mark in zip(panel.keys, marks, strict=True)
+        ]
+        rows.append([*names, *cells, *(extra(row, one) for one in panel.extras)])
+    return rows
 
-    def shown(entry: Entry, one: Measure) -> str:
-        return signs[entry.rank].format(number(entry, one)) + _dagger(entry) + _brackets(entry.notes)
 
-    rows = _body(table, lambda row: [_text_name(row), row.label], shown)
-    align = ["left", "left", *["right"] * (len(_head(table)) - 2)]
-    body = tabulate(rows, headers=_head(table), tablefmt="simple", disable_numparse=True, colalign=align)
-    return f"{body}\n\n{_plain_below(table, '*asterisks*', '_underscores_')}"
+def _named_rows(table: Table, panel: _Panel, labels: bool) -> Iterator[tuple[Row, list[str], list[str]]]:
+    """Each row that has something to show, its name and label, and the marks of its cells: footnotes of all cells stand at the name."""
+    for row in table.rows:
+        entries = [row.entries[key] for key in panel.keys]
+        if row.published and not any(entry.n for entry in entries):
+            continue
+        common = set.intersection(*(set(entry.notes) for entry in entries)) if len(entries) > 1 else set()
+        name = row.name + _brackets((*row.notes, *sorted(common - set(row.notes))))
+        marks = [_dagger(entry) + _brackets(tuple(n for n in entry.notes if n not in common)) for entry in entries]
+        yield row, [name, *([row.label] if labels else [])], marks
+
+
+def digits(entry: Entry, table: Table, key: tuple[Rate, str]) -> str:
+    """Tight where seven columns must stand side by side."""
+    text = number(entry, measure_of(table, key))
+    return text.replace(" ± ", "±") if len(table.measures) > 1 else text
 
 
 def to_markdown(table: Table) -> str:
@@ -65,7 +176,7 @@ def to_markdown(table: Table) -> str:
     def shown(entry: Entry, one: Measure) -> str:
         return signs[entry.rank].format(escape_markdown(number(entry, one))) + _dagger(entry) + superscript(entry.notes)
 
-    rows = _body(
+    rows = cells_of(
         table, lambda row: [escape_markdown(row.name) + superscript(row.notes), escape_markdown(row.label)], shown
     )
     head = [escape_markdown(words) for words in _head(table)]
@@ -75,45 +186,6 @@ def to_markdown(table: Table) -> str:
     marked = table.caption.replace("<best>", "\0").replace("<second>", "\1")
     caption = escape_markdown(marked).replace("\0", "**bold**").replace("\1", "<u>underlined</u>")
     return "\n\n".join([caption, body, *(["<br>\n".join(notes)] if notes else [])]) + "\n"
-
-
-def to_latex(table: Table, label: str = "") -> str:
-    r"""A ``table`` environment that needs ``\usepackage{booktabs}`` only; footnotes follow the caption."""
-    signs = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
-
-    def superscript(signs: str) -> str:
-        return f"$^{{{signs}}}$" if signs else ""
-
-    def shown(entry: Entry, one: Measure) -> str:
-        marks = ",".join([*([r"\dagger"] if entry.tied else []), *map(str, entry.notes)])
-        return signs[entry.rank].format(escape_latex(number(entry, one))) + superscript(marks)
-
-    rows = _body(
-        table,
-        lambda row: [escape_latex(row.name) + superscript(",".join(map(str, row.notes))), escape_latex(row.label)],
-        shown,
-        escape_latex,
-    )
-    lines = [" & ".join(cells) + r" \\" for cells in rows]
-    first_published = next((k for k, row in enumerate(table.rows) if row.published), None)
-    if first_published:
-        lines.insert(first_published, r"\midrule")
-    marked = table.caption.replace("<best>", "\0").replace("<second>", "\1")
-    caption = escape_latex(marked, keep="\0\1").replace("\0", r"\textbf{bold}").replace("\1", r"\underline{underlined}")
-    notes = " ".join(f"$^{{{n}}}$ {escape_latex(text)}." for n, text in enumerate(table.notes, 1))
-    spec = "ll" + "r" * (len(_head(table)) - 2)
-    begin = [r"\begin{table}[t]", r"\centering\scriptsize\setlength{\tabcolsep}{2pt}"]
-    begin += [f"\\caption{{{caption}{' ' + notes if notes else ''}}}"] + ([f"\\label{{{label}}}"] if label else [])
-    inside = [
-        f"\\begin{{tabular}}{{{spec}}}",
-        r"\toprule",
-        *_latex_head(table),
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join([*begin, *inside, r"\end{table}"]) + "\n"
 
 
 def tidy(table: Table) -> pd.DataFrame:
@@ -140,7 +212,8 @@ def tidy(table: Table) -> pd.DataFrame:
             rows.append({**table.keys, **fixed, **facts, **marks})
         for name, value in row.extras.items():
             rows.append({**table.keys, **fixed, "rate": "all", "measure": name, "mean": value})
-    return pd.DataFrame(rows)
+    # Nullable, because extras have neither.
+    return pd.DataFrame(rows).astype({"n": "Int64", "expected": "Int64"})
 
 
 def to_csv(table: Table) -> str:
@@ -152,8 +225,8 @@ def number(entry: Entry, one: Measure) -> str:
     """``310.2 ± 1.4``, the mean alone for one seed, or the word for a hole."""
     if not entry.n:
         return entry.hole or NOTHING
-    spread = f" ± {_rounded(entry.std, one)}" if entry.n > 1 else ""
-    return _rounded(entry.mean, one) + spread
+    spread = f" ± {rounded(entry.std, one)}" if entry.n > 1 else ""
+    return rounded(entry.mean, one) + spread
 
 
 def escape_markdown(text: str) -> str:
@@ -162,55 +235,16 @@ def escape_markdown(text: str) -> str:
     return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "±": r"$\pm$", "†": r"$^{\dagger}$", "–": r"\textendash{}", "—": r"\textemdash{}", "[": "{[}", "]": "{]}", "*": "{*}",
-    "→": r"$\rightarrow$", "×": r"$\times$", "·": r"$\cdot$",
-    "≥": r"$\geq$", "≤": r"$\leq$", "ß": r"{\ss}", "ø": r"{\o}", "Ø": r"{\O}", "æ": r"{\ae}", "ł": r"{\l}", "’": "'", "“": "``", "”": "''",
-    "…": r"\ldots{}",
-}  # fmt: skip
-_ACCENTS = {
-    "\u0300": "`",
-    "\u0301": "'",
-    "\u0302": "^",
-    "\u0303": "~",
-    "\u0308": '"',
-    "\u030a": "r ",
-    "\u030c": "v ",
-    "\u0327": "c ",
-}
-
-
-def escape_latex(text: str, keep: str = "") -> str:
-    """Text that pdflatex prints literally with its default fonts; characters it does not know become ``[U+4E2D]``."""
-    escaped = "".join(sign if sign in keep else _latex_sign(sign) for sign in text)
-    return escaped.replace("--", "-{}-").replace("--", "-{}-")  # two hyphens would print as a dash
-
-
-def _latex_sign(sign: str) -> str:
-    if sign in _LATEX:
-        return _LATEX[sign]
-    if sign.isspace():
-        return " "
-    if sign.isascii():
-        return sign if sign.isprintable() else ""
-    parts = unicodedata.normalize("NFD", sign)
-    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
-        return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return f"[U+{ord(sign):04X}]"
-
-
-def _rounded(value: float, one: Measure) -> str:
+def rounded(value: float, one: Measure) -> str:
     # Adding 0.0 turns -0.0, which rounding makes of small negative numbers, into 0.0.
     return NOTHING if math.isnan(value) else f"{round(value, one.decimals) + 0.0:,.{one.decimals}f}"
 
 
-def _keys(table: Table) -> list[tuple[Rate, str]]:
+def keys_of(table: Table) -> list[tuple[Rate, str]]:
     return [(rate, one.name) for rate, one in table.columns]
 
 
-def _measure(table: Table, key: tuple[Rate, str]) -> Measure:
+def measure_of(table: Table, key: tuple[Rate, str]) -> Measure:
     return next(one for one in table.measures if one.name == key[1])
 
 
@@ -221,39 +255,22 @@ def _head(table: Table) -> list[str]:
     return ["run", "method", *columns, *(one.label for one in table.extras)]
 
 
-def _body(
-    table: Table,
-    names: Callable[[Row], list[str]],
-    shown: Callable[[Entry, Measure], str],
-    escape: Callable[[str], str] = str,
+def cells_of(
+    table: Table, names: Callable[[Row], list[str]], shown: Callable[[Entry, Measure], str]
 ) -> list[list[str]]:
+    """All cells as text."""
     return [
         [
             *names(row),
-            *(shown(row.entries[key], _measure(table, key)) for key in _keys(table)),
-            *(escape(_extra(row, one)) for one in table.extras),
+            *(shown(row.entries[key], measure_of(table, key)) for key in keys_of(table)),
+            *(extra(row, one) for one in table.extras),
         ]
         for row in table.rows
     ]
 
 
-def _latex_head(table: Table) -> list[str]:
-    if len(table.measures) == 1:
-        return [" & ".join(map(escape_latex, _head(table))) + r" \\"]
-    width, extras = len(table.measures), [escape_latex(one.label) for one in table.extras]
-    groups = [f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(rate_words(rate))}}}" for rate in table.rates]
-    rules = [f"\\cmidrule(lr){{{3 + k * width}-{2 + (k + 1) * width}}}" for k in range(len(table.rates))]
-    labels = [escape_latex(one.label) for _, one in table.columns]
-    upper = " & ".join(["", "", *groups, *[""] * len(extras)])
-    return [upper + r" \\", "".join(rules), " & ".join(["run", "method", *labels, *extras]) + r" \\"]
-
-
-def _extra(row: Row, one: Measure) -> str:
-    return _rounded(row.extras.get(one.name, math.nan), one)
-
-
-def _text_name(row: Row) -> str:
-    return row.name + _brackets(row.notes)
+def extra(row: Row, one: Measure) -> str:
+    return rounded(row.extras.get(one.name, math.nan), one)
 
 
 def _dagger(entry: Entry) -> str:
@@ -264,6 +281,17 @@ def _brackets(notes: tuple[int, ...]) -> str:
     return f" [{','.join(map(str, notes))}]" if notes else ""
 
 
-def _plain_below(table: Table, best: str, second: str) -> str:
+def _plain_below(table: Table, best: str, second: str, labels: bool) -> str:
     notes = [f"[{n}] {text}" for n, text in enumerate(table.notes, 1)]
-    return "\n".join([table.caption.replace("<best>", best).replace("<second>", second), *notes])
+    return "\n".join(
+        [
+            table.caption.replace("<best>", best).replace("<second>", second),
+            *([] if labels else [legend(table)]),
+            *notes,
+        ]
+    )
+
+
+def legend(table: Table) -> str:
+    """What our rows are called, where there is no column for it; published rows have their paper in a footnote."""
+    return f"Rows: {'; '.join(f'{row.name} is {row.label}' for row in table.rows if not row.published)}."

@@ -1,6 +1,6 @@
 """Paper-style tables from a data frame of records: means over seeds, best and second, ties, holes with their reasons, a caption.
 
-:func:`make_table` decides what a table says; ``render.py`` prints it (terminal, Markdown, LaTeX, CSV). Nothing is rounded here.
+:func:`make_table` decides what a table says; ``render.py`` and ``latex.py`` print it. Nothing is rounded here.
 """
 
 from __future__ import annotations
@@ -9,18 +9,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from ..results.measures import Measure, measures
+from . import resampling
 from .captions import caption
 from .frame import TABLE_KEYS, AnalysisError, require_unmixed, select
 from .layout import COMPACT, HONESTY, PAPER, Entry, Notes, Rank, Rate, Row, Table, TableOptions, rate_words
 
 __all__ = [
-    "COMPACT", "HONESTY", "PAPER", "Entry", "Row", "Separable", "Table", "TableOptions", "bootstrap_interval", "bootstrap_separable",
-    "make_table", "variants_table",
-]  # fmt: skip
+    "COMPACT",
+    "HONESTY",
+    "PAPER",
+    "Entry",
+    "Row",
+    "Separable",
+    "Table",
+    "TableOptions",
+    "make_table",
+    "variants_table",
+]
 
 FLAG_NOTES = {
     "reconstruction": "reconstruction: written from the paper, because the authors' code is not public or not complete",
@@ -30,8 +38,8 @@ FLAG_NOTES = {
 }
 STATUS_WORDS = {"failed": "failed", "timeout": "timeout", "not_applicable": "n/a", "missing": "missing"}
 
-# Whether paired values [n] of two methods, over the same seeds, can be told apart.
-Separable = Callable[[np.ndarray, np.ndarray], bool]
+# Whether the values of two methods, each a Series over seeds, can be told apart.
+Separable = Callable[[pd.Series, pd.Series], bool]
 
 
 def make_table(frame: pd.DataFrame, options: TableOptions | None = None, separable: Separable | None = None) -> Table:
@@ -40,7 +48,7 @@ def make_table(frame: pd.DataFrame, options: TableOptions | None = None, separab
     Args:
         frame: from ``load_frame``, filtered as wanted.
         options: columns, expected grid, strictness.
-        separable: decides on daggers; default :func:`bootstrap_separable`.
+        separable: decides on daggers; default :func:`.resampling.separable`.
 
     Raises:
         AnalysisError: no records; mixed protocols (unless asked for); holes under ``strict``; unknown measure.
@@ -64,7 +72,7 @@ def make_table(frame: pd.DataFrame, options: TableOptions | None = None, separab
     if options.strict:
         _refuse_holes(rows)
     many = any(len(values) > 1 for row in rows for values in row.values.values())
-    rows = _ranked(rows, rates, wanted, (separable or bootstrap_separable) if many else None)
+    rows = _ranked(rows, rates, wanted, (separable or resampling.separable) if many else None)
     keys = {key: frame[key].iloc[0] if frame[key].nunique() == 1 else None for key in TABLE_KEYS}
     text = caption(cells, keys, rows, wanted, len(rates) * len(seeds), many)
     return Table(keys, tuple(rates), tuple(wanted), tuple(extras), tuple(rows), text, notes.texts)
@@ -80,21 +88,6 @@ def variants_table(
     """
     table = make_table(select(frame, method=method), options, separable)
     return replace(table, caption=f"Variants of {method}. {table.caption}")
-
-
-def bootstrap_interval(
-    differences: np.ndarray, generator: np.random.Generator, resamples: int = 10_000
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean of paired differences ``[n]``, resampled over seeds."""
-    draws = generator.integers(0, len(differences), size=(resamples, len(differences)))
-    low, high = np.quantile(differences[draws].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def bootstrap_separable(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether the bootstrap interval of the mean difference of paired values ``[n]`` excludes 0; always the same resamples."""
-    low, high = bootstrap_interval(np.asarray(a) - np.asarray(b), np.random.default_rng(0))
-    return low > 0 or high < 0
 
 
 def _measures(names: Sequence[str]) -> list[Measure]:
@@ -235,13 +228,8 @@ def _rank_column(
     best = next(k for k in running if rows[k].entries[key].mean == means[0])
     for k in running:
         rank = ranks.get(rows[k].entries[key].mean, "")
-        tied = k != best and separable is not None and not _told_apart(rows[best], rows[k], key, separable)
+        tied = k != best and separable is not None and not separable(rows[best].values[key], rows[k].values[key])
         changed[k][key] = replace(rows[k].entries[key], rank=rank, tied=tied)
     runner_up = [k for k in running if k != best and changed[k][key].rank in ("best", "second")]
     if any(changed[k][key].tied for k in runner_up):
         changed[best][key] = replace(changed[best][key], tied=True)
-
-
-def _told_apart(a: Row, b: Row, key: tuple[Rate, str], separable: Separable) -> bool:
-    paired = pd.concat([a.values[key], b.values[key]], axis=1, join="inner").to_numpy()
-    return len(paired) > 1 and bool(separable(paired[:, 0], paired[:, 1]))

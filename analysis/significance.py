@@ -1,0 +1,259 @@
+"""Which methods can be told apart, in plain sentences: the words follow the numbers.
+
+The unit is the *block* (data set, noise model, rate): seeds are averaged inside a block, tests are paired over blocks. The headline is
+the interval of :func:`.resampling.hierarchical_bootstrap`; beside it stand the tests that papers expect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from ..results.measures import measure as measure_named
+from .frame import AnalysisError
+from .ranks import (
+    DECIMALS,
+    Friedman,
+    average_ranks,
+    critical_difference,
+    friedman,
+    holm,
+    maximal_cliques,
+    rank_biserial,
+    wilcoxon_p,
+)
+from .resampling import Interval, generator, hierarchical_bootstrap
+from .stored import unique_labels
+
+ALPHA = 0.05
+# One data set must not mix what these columns distinguish.
+CONDITIONS = ("protocol", "version", "overrides", "backbone", "gallery", "selection")
+LEVELS = ["dataset", "noise", "rate", "seed"]
+BLOCK = ["dataset", "noise", "rate"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of several methods.
+
+    Attributes:
+        runs: one row per (dataset, noise, rate, seed), one column per ``method@variant``, best mean first; NaN where a cell is missing.
+        labels: how each method is printed; reconstructions say so.
+        measure: name of the measure.
+        paths: the record of each entry of ``runs``, empty where missing.
+        flags: per method, from its records.
+        conditions: under what the scores were made, in words.
+        gaps: cells without a finished record, and why.
+    """
+
+    runs: pd.DataFrame
+    labels: dict[str, str]
+    measure: str
+    paths: pd.DataFrame
+    flags: dict[str, frozenset[str]]
+    conditions: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> list[str]:
+        """``method@variant``, best mean over complete blocks first."""
+        return [str(name) for name in self.runs.columns]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the measure."""
+        return measure_named(self.measure).better == "higher"
+
+    @property
+    def contenders(self) -> list[str]:
+        """Methods that are not told which pairs are clean; all of them where fewer than two are left."""
+        left = [name for name in self.methods if "oracle" not in self.flags[name]]
+        return left if len(left) > 1 else self.methods
+
+    def blocks(self) -> pd.DataFrame:
+        """Means over seeds; one row per block, NaN where a method has no run in it."""
+        return self.runs.groupby(level=BLOCK, sort=True).mean()
+
+    def complete_blocks(self) -> pd.DataFrame:
+        """Blocks in which every method has a run, means over the seeds that all methods have there."""
+        return self.runs.dropna().groupby(level=BLOCK, sort=True).mean()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods over their common runs; ``interval`` and ``wins`` are of the first against the second.
+
+    Attributes:
+        effect: matched-pairs rank-biserial correlation over blocks, -1 to 1.
+        wilcoxon, holm: p over blocks, alone and adjusted for all pairs of the report.
+        wins: blocks in which the first is better.
+        blocks, data_sets: how many the pair shares.
+        seeds: fewest and most common seeds in a block.
+    """
+
+    first: str
+    second: str
+    interval: Interval
+    wilcoxon: float
+    holm: float
+    effect: float
+    wins: int
+    blocks: int
+    data_sets: int
+    seeds: tuple[int, int]
+
+    def told_apart(self) -> bool:
+        """Whether the interval excludes zero and enough runs stand behind it, as for the dagger in tables."""
+        return self.interval.separates()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All methods over complete blocks; ``cliques`` are those that the critical difference cannot separate."""
+
+    ranks: pd.Series
+    test: Friedman
+    critical_difference: float
+    cliques: list[tuple[str, ...]]
+
+
+def scores(frame: pd.DataFrame, methods: Sequence[str] | None = None, measure: str = "rsum") -> Scores:
+    """Gather what is to be compared.
+
+    Args:
+        frame: as :func:`.frame.load_frame` gives it.
+        methods: ``npc`` (all its variants) or ``npc@paper``; None takes all.
+        measure: a column with a better direction.
+
+    Raises:
+        AnalysisError: unknown measure or method, a measure without direction, fewer than two methods, mixed protocols or tracks.
+    """
+    try:
+        better = measure_named(measure).better
+    except ValueError as error:
+        raise AnalysisError(str(error)) from error
+    if better is None or measure not in frame:
+        raise AnalysisError(
+            f"measure {measure!r} {'is no column' if better else 'has no better direction'}; compare another one"
+        )
+    frame = frame.assign(name=frame["method"] + "@" + frame["variant"])
+    done = _chosen(frame[(frame["status"] == "done") & np.isfinite(frame[measure].astype(float))].copy(), methods)
+    _refuse_mixture(done)
+    conditions, gaps = _conditions(done), _gaps(frame[frame["name"].isin(done["name"])])
+    done["rate"] = ["real" if np.isnan(rate) else f"{rate:.12g}" for rate in done["rate"].astype(float)]
+    runs = done.pivot(index=LEVELS, columns="name", values=measure).astype(float)
+    paths = done.pivot(index=LEVELS, columns="name", values="path").fillna("")
+    order = list(_overall(runs).sort_values(ascending=better == "lower", kind="stable").index)
+    flags = {str(name): frozenset(f for row in part["flags"] for f in row) for name, part in done.groupby("name")}
+    labels = unique_labels(zip(done["method"], done["variant"], done["label"], strict=True))
+    return Scores(runs[order], labels, measure, paths[order], flags, conditions, gaps)
+
+
+def _conditions(done: pd.DataFrame) -> tuple[str, ...]:
+    """One text per protocol: what ran under it, and what the command line changed of it."""
+    found = []
+    for (protocol, version, overrides, track), part in done.groupby(["protocol", "version", "overrides", "track"]):
+        changed = ", ".join(f"{name} = {value}" for name, value in json.loads(str(overrides) or "{}").items())
+        seeds = part["seed"].nunique()
+        found.append(
+            f"{protocol} v{version} ({f'overridden: {changed}' if changed else 'no overrides'}; track {track}; "
+            f"{seeds} seed{'' if seeds == 1 else 's'})"
+        )
+    return tuple(found)
+
+
+def _gaps(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Failed cells with their reasons, then cells of the grid (blocks and seeds of their data set) without a record."""
+    words = [
+        f"{len(part)} {str(status).replace('_', ' ')} ({reason})" for (status, reason), part in
+        frame[frame["status"] != "done"].groupby(["status", "reason"])
+    ]  # fmt: skip
+    methods = frame["name"].nunique()
+    cells = sum(
+        len(part[["noise", "rate"]].drop_duplicates()) * part["seed"].nunique() * methods
+        for _, part in frame.groupby("dataset")
+    )
+    return (*words, *([f"{cells - len(frame)} missing"] if cells > len(frame) else []))
+
+
+def _overall(runs: pd.DataFrame) -> pd.Series:
+    """One mean per method over the blocks that all share, or, where there is none, over its own blocks."""
+    common = runs.dropna()
+    return (common if len(common) else runs).groupby(level=BLOCK).mean().mean()
+
+
+def _chosen(done: pd.DataFrame, methods: Sequence[str] | None) -> pd.DataFrame:
+    known = sorted(set(done["name"]))
+    if methods is not None:
+        unknown = [m for m in methods if m not in known and m not in set(done["method"])]
+        if unknown:
+            raise AnalysisError(
+                f"no finished record of method {unknown[0]!r}; there are some of {', '.join(known) or 'none'}"
+            )
+        done = done[done["name"].isin(methods) | done["method"].isin(methods)]
+    if done["name"].nunique() < 2:
+        found = ", ".join(sorted(set(done["name"]))) or "none"
+        raise AnalysisError(f"a comparison needs two methods with finished records, found {found}; run another method")
+    return done
+
+
+def _refuse_mixture(done: pd.DataFrame) -> None:
+    for column in ("task", "track"):
+        if done[column].nunique() > 1:
+            raise AnalysisError(
+                f"records mix {column} {' and '.join(sorted(set(done[column])))}; select one of them before comparing"
+            )
+    for dataset, part in done.groupby("dataset"):
+        for column in CONDITIONS:
+            if column in part and part[column].nunique(dropna=False) > 1:
+                found = " and ".join(sorted({str(value) or "none" for value in part[column]}))
+                raise AnalysisError(
+                    f"records of data set {dataset!r} mix {column} {found}; select one of them before comparing"
+                )
+
+
+def compare(table: Scores, first: str, second: str) -> Comparison | None:
+    """Two methods on the runs that both have; None where they have none in common. ``holm`` is still the plain p."""
+    difference = (table.runs[first] - table.runs[second]).dropna()
+    if difference.empty:
+        return None
+    by_block = difference.groupby(level=BLOCK).mean().round(DECIMALS)
+    seeds = difference.groupby(level=BLOCK).size()
+    purpose = f"difference of {first} and {second} in {table.measure}"
+    p = wilcoxon_p(by_block)
+    better = by_block > 0 if table.higher_is_better else by_block < 0
+    return Comparison(
+        first=first,
+        second=second,
+        interval=hierarchical_bootstrap(difference, generator(purpose)),
+        wilcoxon=p,
+        holm=p,
+        effect=rank_biserial(by_block if table.higher_is_better else -by_block),
+        wins=int(better.sum()),
+        blocks=len(by_block),
+        data_sets=int(by_block.index.get_level_values("dataset").nunique()),
+        seeds=(int(seeds.min()), int(seeds.max())),
+    )
+
+
+def compare_all(table: Scores) -> list[Comparison]:
+    """Every pair with common runs, the better mean first, Wilcoxon's p adjusted over them by Holm."""
+    found = [compare(table, first, second) for first, second in combinations(table.methods, 2)]
+    pairs = [pair for pair in found if pair is not None]
+    adjusted = holm([pair.wilcoxon for pair in pairs])
+    return [replace(pair, holm=float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def rank(table: Scores, alpha: float = ALPHA) -> Ranking | None:
+    """Friedman and Nemenyi over complete blocks; None with fewer than three methods or two complete blocks."""
+    blocks = table.complete_blocks()
+    if blocks.shape[1] < 3 or len(blocks) < 2:
+        return None
+    ranks = average_ranks(blocks, table.higher_is_better)
+    difference = critical_difference(len(ranks), len(blocks), alpha)
+    return Ranking(ranks, friedman(blocks), difference, maximal_cliques(ranks, difference))
