@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,39 @@ class Diagram:
 
 
 def draw_critical_difference(frame: pd.DataFrame, out_dir: Path) -> list[Path]:
-    """A diagram per protocol (with its overrides) and track, over all its data sets, noise models and rates."""
+    """A diagram per protocol (with its overrides) and track, over its data sets, noise models and rates, and one over all protocols of
+    a track, unless a data set was run under several of them."""
     paths = []
-    for keys, part in frame[frame["status"] == "done"].groupby(KEYS, sort=True):
-        named: dict[str, Any] = dict(zip(KEYS, keys, strict=True))
+    done = frame[frame["status"] == "done"]
+    for title, slug, part in [*_by_protocol(done), *_across_protocols(done)]:
         found = diagram_of(part)
         if found is not None:
-            track = "" if named["track"] == "fixed-budget" else f"_{named['track']}"
-            changes = json.loads(named["overrides"]) if named["overrides"] else {}
-            folder = protocol_folder(named["protocol"], named["version"], changes)
             with drawing():
-                paths += save(_figure(found, named), out_dir, f"critical-difference_{folder}{track}")
+                paths += save(_figure(found, title), out_dir, f"critical-difference_{slug}")
     return paths
+
+
+Group = tuple[str, str, pd.DataFrame]
+"""Title, file name and records of a diagram."""
+
+
+def _by_protocol(done: pd.DataFrame) -> Iterator[Group]:
+    for keys, part in done.groupby(KEYS, sort=True):
+        named: dict[str, Any] = dict(zip(KEYS, keys, strict=True))
+        changes = json.loads(named["overrides"]) if named["overrides"] else {}
+        folder = protocol_folder(named["protocol"], named["version"], changes)
+        yield f"{named['protocol']} v{named['version']}", folder + _track(named["track"]), part
+
+
+def _across_protocols(done: pd.DataFrame) -> Iterator[Group]:
+    for (_, track), part in done.groupby(["task", "track"], sort=True):
+        settings = part[["dataset", *KEYS]].drop_duplicates()
+        if settings["dataset"].is_unique and settings["protocol"].nunique() > 1:
+            yield f"{len(settings)} data sets", f"all-data-sets{_track(str(track))}", part
+
+
+def _track(track: str) -> str:
+    return "" if track == "fixed-budget" else f"_{track}"
 
 
 def diagram_of(part: pd.DataFrame) -> Diagram | None:
@@ -79,7 +100,7 @@ def clique_bars(ranking: Ranking) -> list[tuple[float, float]]:
     return [(float(ranking.ranks[list(c)].min()), float(ranking.ranks[list(c)].max())) for c in ranking.cliques]
 
 
-def _figure(found: Diagram, keys: dict[str, Any]) -> Figure:
+def _figure(found: Diagram, title: str) -> Figure:
     ranking, labels = found.ranking, found.table.labels
     names = [str(name) for name in ranking.ranks.index]
     half = (len(names) + 1) // 2
@@ -90,7 +111,7 @@ def _figure(found: Diagram, keys: dict[str, Any]) -> Figure:
     depths = [_depths([texts[name] for name in side], start) for side in sides]
     bottom = max(depth[-1] for depth in depths) + 0.25
     top = 0.75
-    caption = _caption(found, keys)
+    caption = _caption(found)
     figure = new_figure(AXIS + 2 * SIDE, top + bottom + 1.55)
     axes = figure.subplots()
     axes.set_axis_off()
@@ -107,7 +128,7 @@ def _figure(found: Diagram, keys: dict[str, Any]) -> Figure:
     ):
         _elbows(axes, ranking.ranks, [(name, texts[name]) for name in side], depth, end, align, span)
     measure = measure_named(found.table.measure)
-    finish(figure, f"Average ranks by {measure.label}: {keys['protocol']} v{keys['version']}", caption)
+    finish(figure, f"Average ranks by {measure.label}: {title}", caption)
     return figure
 
 
@@ -152,15 +173,13 @@ def _elbows(
         axes.text(end, -depth + 0.02, f"{ranks[name]:.2f}", ha=inner, va="bottom", fontsize=7, color=GREY)
 
 
-def _caption(found: Diagram, keys: dict[str, Any]) -> str:
+def _caption(found: Diagram) -> str:
     test, blocks = found.ranking.test, found.table.complete_blocks().index
     sets = sorted({str(name) for name in blocks.get_level_values("dataset")})
-    changes = json.loads(keys["overrides"]) if keys["overrides"] else {}
-    words = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(changes.items()))
     seeds = found.table.runs.dropna().groupby(level=["dataset", "noise", "rate"]).size()
     n = str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     sentences = [
-        f"Protocol {keys['protocol']} v{keys['version']}{f', overridden: {words}' if words else ''}; track {keys['track']}",
+        f"Protocol{'s' if len(found.table.conditions) > 1 else ''} {'; '.join(found.table.conditions)}",
         f"Ranks of the mean over n = {n} seeds, averaged over {test.blocks} blocks (a noise rate of a data set) of {', '.join(sets)}; "
         "rates of one data set are not independent",
         f"Friedman: chi-square({test.methods - 1}) = {test.statistic:.2f}, {_p_words(test.p)}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-
-from tabulate import tabulate
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..methods import registry
 from ..methods.contract import DirectMethod, Method
@@ -28,7 +26,7 @@ def overview(names: Sequence[str] | None = None) -> str:
         (f"`{name}`", cls.label, cls.reference, " ".join(f"`{variant}`" for variant in cls.variants), status(cls))
         for name, cls in _classes(names)
     ]
-    return tabulate(rows, headers=("method", "printed as", "paper", "variants", "status"), tablefmt="github")
+    return _table(("method", "printed as", "paper", "variants", "status"), rows)
 
 
 def page(names: Sequence[str] | None = None) -> str:
@@ -36,11 +34,11 @@ def page(names: Sequence[str] | None = None) -> str:
     parts = ["# Methods", f"Written by `{COMMAND}` from the classes in `methods/`; the tests compare.", overview(names)]
     for name, cls in _classes(names):
         parts += [f"## {name}", f"{cls.label}. {_first_paragraph(cls)}"]
-        parts.append(tabulate(list(_variants(cls)), headers=("variant", "what it changes"), tablefmt="github"))
+        parts.append(_table(("variant", "what it changes"), _variants(cls)))
         if cls.differences:
             rows = [(one.what, one.paper, one.released, one.spec) for one in cls.differences]
             parts.append("Where the released code differs from the paper:")
-            parts.append(tabulate(rows, headers=("what", "paper", "released code", "specification"), tablefmt="github"))
+            parts.append(_table(("what", "paper", "released code", "specification"), rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,3 +71,9 @@ def _first_paragraph(cls: type[Method]) -> str:
     text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
     kind = "Closed form, no training loop." if issubclass(cls, DirectMethod) else ""
     return f"{text} {kind}".strip()
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; not tabulate's, which pads every cell to the widest one and makes lines of 500 characters."""
+    cells = [[text.replace("|", "\\|") for text in row] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

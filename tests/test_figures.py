@@ -483,6 +483,19 @@ def test_the_diagram_draws_every_bar_and_label(drawn: dict[str, Figure]) -> None
     assert "Friedman: chi-square(6) = " in words(drawn["critical-difference_toy-v1"])
 
 
+def test_data_sets_with_protocols_of_their_own_share_one_diagram(drawn: dict[str, Figure]) -> None:
+    """Two protocols, a data set each: three diagrams; the same data set under both: two, because its blocks would count twice."""
+    scores = pd.DataFrame({f"m{i}": np.arange(4) + 3.0 * i for i in range(4)})
+    one, other = frame_of(scores), frame_of(scores).assign(protocol="second", dataset="emoji")
+    diagrams.draw_critical_difference(pd.concat([one, other], ignore_index=True), Path("out"))
+    assert set(drawn) == {f"critical-difference_{name}" for name in ("toy-v1", "second-v1", "all-data-sets")}
+    assert "over 8 blocks" in words(drawn["critical-difference_all-data-sets"])
+    drawn.clear()
+    both = pd.concat([one, other.assign(dataset="digits")], ignore_index=True)
+    diagrams.draw_critical_difference(both, Path("out"))
+    assert set(drawn) == {f"critical-difference_{name}" for name in ("toy-v1", "second-v1")}
+
+
 def test_the_largest_complete_table_is_ranked() -> None:
     scores = pd.DataFrame({f"m{i}": np.arange(6) + 3.0 * i for i in range(5)})
     scores.loc[1:, "m4"] = np.nan  # one block of six: without m4 there are 4 x 6 entries, with it 5 x 1
