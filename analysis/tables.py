@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 FLAG_NOTES = {
-    "reconstruction": "reconstruction: written from the paper, because the authors' code is not public or not complete",
+    "reconstruction": "reconstruction by this suite from what is published; there is no complete official code to check it against",
     "oracle": "oracle: knows which pairs are clean; an upper bound that never counts as best or second",
     "clean-meta-set": "also learns from verified clean pairs that other methods do not get",
     "own-generalisation": "this suite's own generalisation, not a published method",

@@ -161,8 +161,14 @@ def check_data(protocol: Protocol, data_root: Path | None) -> None:
 
     Raises:
         DataError: missing or unusable.
+        ProtocolError: noise is to be added to pairs of which nobody knows which are right.
     """
-    registry.load(protocol.dataset.name, data_root, **protocol.dataset.options)
+    dataset = registry.load(protocol.dataset.name, data_root, **protocol.dataset.options)
+    if dataset.has_real_noise and protocol.noise.model != "none":
+        raise ProtocolError(
+            f"data set {dataset.name!r} is noisy by nature, so nobody could say which pairs {protocol.noise.model!r} noise makes wrong; "
+            "give --noise-model none and no --noise, or take a protocol with real noise"
+        )
 
 
 def plan_jobs(parts: Sequence[Part], options: RunOptions, device: str, workers: int) -> list[Job]:

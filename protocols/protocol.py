@@ -126,6 +126,8 @@ def with_overrides(protocol: Protocol, **changes: Any) -> tuple[Protocol, dict[s
         _set(content, OVERRIDES[name], value)
         if name in ("dataset", "noise_model"):
             content[OVERRIDES[name].split(".")[0]]["options"] = {}
+        if (name, value) == ("noise_model", "none"):
+            content["noise"]["rates"] = None
         if name not in IN_THE_KEY:
             marked[name] = value
     return validated(content, f"{protocol.name} with changes from the command line"), marked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from nocobench.protocols.protocol import (
 
 SHIPPED = {
     "digits-pairs", "emoji-pairs", "multi30k-mini-pairs", "multi30k-pairs", "synthetic-pairs", "flickr30k-clip-pairs", "coco-clip-pairs",
-    "cc120k-clip-pairs",
+    "cc120k-clip-pairs", "cc-web-pairs",
 }  # fmt: skip
 
 
@@ -56,6 +58,26 @@ def test_real_noise_has_no_rates() -> None:
     assert protocol.noise.model == "none"
     assert protocol.noise.rates is None
     assert protocol.grants.names == frozenset()
+
+
+def test_real_noise_can_be_chosen_for_any_protocol() -> None:
+    protocol, marked = with_overrides(load_protocol(DEFAULT), noise_model="none")
+    assert protocol.noise.rates is None
+    assert marked == {}  # the noise model has a place of its own in the key
+
+
+@pytest.mark.parametrize(("model", "refused"), [("nested-mismatch", True), ("none", False)])
+def test_noise_is_not_added_to_pairs_that_are_noisy_by_nature(
+    monkeypatch: pytest.MonkeyPatch, model: str, refused: bool
+) -> None:
+    """Against which truth would the realised rate and the separation of clean and noisy pairs be measured?"""
+    from nocobench.protocols import commands
+
+    web = replace(commands.registry.load("digits"), name="web", has_real_noise=True)
+    monkeypatch.setattr(commands.registry, "load", lambda *_, **__: web)
+    protocol, _ = with_overrides(load_protocol(DEFAULT), noise_model=model)
+    with pytest.raises(ProtocolError, match="noisy by nature") if refused else nullcontext():
+        commands.check_data(protocol, None)
 
 
 def test_coco_reports_folds_and_whole() -> None:

@@ -187,7 +187,7 @@ def test_flags_and_grants_are_footnotes(tmp_path: Path) -> None:
     notes = {row.name: [table.notes[k - 1] for k in row.notes] for row in table.rows}
     assert "verified clean pairs" in notes["meta@paper"][0]
     assert notes["meta@paper"][1] == "uses what the protocol grants: noise-rate"
-    assert notes["rec@paper"][0].startswith("reconstruction: written from the paper")
+    assert notes["rec@paper"][0].startswith("reconstruction by this suite")
     assert notes["own@paper"][0].endswith("not a published method")
 
 
