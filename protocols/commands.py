@@ -143,8 +143,8 @@ def state_of(cell: CellKey, store: RecordStore) -> str:
 
 
 def is_stale(record: RunRecord) -> bool:
-    """Whether a record was made by other source code than today's."""
-    return bool(changed_sources(record, sources_today(record.cell.method)))
+    """Whether a finished record was made by other source code than today's; the others keep no sources."""
+    return record.outcome is not None and bool(changed_sources(record, sources_today(record.cell.method)))
 
 
 @functools.cache

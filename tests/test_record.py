@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nocobench.protocols.commands import is_stale
 from nocobench.protocols.recording import ROOT, method_files
 from nocobench.results import record as record_module
 from nocobench.results.record import CellKey, RunRecord, SignalSummary, canonical_json, digest_of, record_schema
@@ -107,3 +108,9 @@ def test_a_method_is_stale_when_what_it_builds_on_has_changed() -> None:
     names = {name: {path.name for path in method_files(ROOT / "methods" / f"{name}.py")} for name in ("gmm_bank", "npc")}
     assert names == {"gmm_bank": {"gmm_bank.py", "hana.py", "memory_bank.py"}, "npc": {"npc.py", "memory_bank.py"}}
     assert {path.name for path in method_files(ROOT / "protocols" / "oracle.py")} == {"oracle.py", "clip.py"}
+
+
+def test_only_finished_records_can_be_stale() -> None:
+    done = make_record()
+    assert is_stale(done)  # its sources are invented
+    assert not is_stale(done.model_copy(update={"status": "not_applicable", "outcome": None}))
