@@ -105,7 +105,9 @@ def test_schema_file_is_the_generated_one() -> None:
 
 
 def test_a_method_is_stale_when_what_it_builds_on_has_changed() -> None:
-    names = {name: {path.name for path in method_files(ROOT / "methods" / f"{name}.py")} for name in ("gmm_bank", "npc")}
+    names = {
+        name: {path.name for path in method_files(ROOT / "methods" / f"{name}.py")} for name in ("gmm_bank", "npc")
+    }
     assert names == {"gmm_bank": {"gmm_bank.py", "hana.py", "memory_bank.py"}, "npc": {"npc.py", "memory_bank.py"}}
     assert {path.name for path in method_files(ROOT / "protocols" / "oracle.py")} == {"oracle.py", "clip.py"}
 
