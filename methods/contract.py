@@ -29,12 +29,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..datasets.types import MetaView, TrainView
+from .network import BoundNetwork, Network, Networks, Params
 from .optim import Optimizer
 
-Params = Mapping[str, Tensor]
 State = Mapping[str, Any]
 
 
@@ -185,52 +184,6 @@ class DirectMethod(Method):
         """Return the fitted encoder; ``train`` holds the noisy assignment of one run."""
 
 
-class Network(nn.Module):
-    """A module whose methods can be called with other parameters than its own.
-
-    ``nets["net"].logits(images, texts)`` runs the method ``logits`` with the run's current parameters, and
-    ``nets["net"].at(ahead).logits(...)`` with the parameters ``ahead`` (virtual steps, memory banks).
-    """
-
-    def forward(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self, method)(*args, **kwargs)
-
-    def constrain(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Project parameters back after an optimiser step, elementwise; the default changes nothing."""
-        return params
-
-
-class BoundNetwork:
-    """A network with parameters: attribute access gives its methods, evaluated at these parameters.
-
-    Attributes:
-        params: parameters by name; read them for virtual steps.
-        learning_rate: the rate of the current update (scalar tensor), None outside training.
-        module: the underlying :class:`Network`.
-    """
-
-    def __init__(self, module: nn.Module, params: Params, learning_rate: Tensor | None = None) -> None:
-        self.module = module
-        self.params = params
-        self.learning_rate = learning_rate
-
-    def at(self, params: Params) -> BoundNetwork:
-        """The same network with other parameters."""
-        return BoundNetwork(self.module, params, self.learning_rate)
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        if not callable(getattr(type(self.module), method, None)):
-            raise AttributeError(f"{type(self.module).__name__} has no method {method!r}")
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(self.module, dict(self.params), (method, *args), kwargs)
-
-        return call
-
-
-Networks = Mapping[str, BoundNetwork]
-
-
 @dataclass(frozen=True)
 class Batch:
     """Pairs of one draw.
@@ -367,6 +320,13 @@ class GradientMethod(Method):
     weight_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     batched: ClassVar[bool] = True
     recipe: ClassVar[Budget | None] = None
+
+    def warmup_epochs(self, wanted: int, pretrained: int | None = None) -> int:
+        """Epochs of plain training before the method itself, of which at least one is left; ``pretrained`` replaces ``wanted`` where
+        training starts at the zero-shot similarity (backbone ``residual_adapter``)."""
+        if pretrained is not None and self.spec.backbone.kind == "residual_adapter":
+            wanted = pretrained
+        return min(wanted, max(0, self.spec.epochs - 1))
 
     @abstractmethod
     def networks(self) -> Mapping[str, Callable[[], nn.Module]]:

@@ -108,9 +108,7 @@ class HaNa(GradientMethod):
     @property
     def warmup(self) -> int:
         """Epochs of plain InfoNCE; at least one epoch is left for the method itself."""
-        if self.spec.backbone.kind == "residual_adapter":
-            return 0
-        return min(self.params.warmup_epochs, max(0, self.spec.epochs - 1))
+        return self.warmup_epochs(self.params.warmup_epochs, pretrained=0)
 
     @property
     def _uses_look_ahead(self) -> bool:

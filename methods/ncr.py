@@ -98,7 +98,7 @@ class Ncr(GradientMethod):
     @property
     def warmup(self) -> int:
         """Epochs of warm-up; at least one epoch is left for the method itself."""
-        return min(self.params.warmup_epochs, max(0, self.spec.epochs - 1))
+        return self.warmup_epochs(self.params.warmup_epochs)
 
     def networks(self) -> Mapping[str, Callable[[], nn.Module]]:
         return {"a": towers(self.spec, scaled=False), "b": towers(self.spec, scaled=False)}

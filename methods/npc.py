@@ -93,9 +93,7 @@ class Npc(GradientMethod):
     @property
     def warmup(self) -> int:
         """Epochs of plain InfoNCE before the bank is built; at least one epoch is left for the method itself."""
-        if self.spec.backbone.kind == "residual_adapter":
-            return 0
-        return min(self.params.warmup_epochs, max(0, self.spec.epochs - 1))
+        return self.warmup_epochs(self.params.warmup_epochs, pretrained=0)
 
     def networks(self) -> Mapping[str, Callable[[], nn.Module]]:
         return {"net": towers(self.spec, clamped=self.params.clamped)}

@@ -68,7 +68,7 @@ class SelfPaced(GradientMethod):
     @property
     def warmup(self) -> int:
         """Epochs with weight 1; at least one epoch is left for the method itself."""
-        return min(self.params.warmup_epochs, max(0, self.spec.epochs - 1))
+        return self.warmup_epochs(self.params.warmup_epochs)
 
     def needs_now(self) -> frozenset[str]:
         return frozenset({"noise-rate"}) if self.params.rejection == "oracle" else self.needs

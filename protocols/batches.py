@@ -139,3 +139,9 @@ def plan_pass(
         marks = torch.from_numpy(valid).to(device) if this.last_batch == "keep" else None
         draws[name] = Draws(torch.from_numpy(index).to(device), marks, active)
     return PassPlan(draws, iterations)
+
+
+def one_caption_per_image(image_of_pair: Tensor, order: np.ndarray) -> np.ndarray:
+    """The first caption of every image in this order: two captions of one image would be false negatives of each other."""
+    images = image_of_pair.cpu().numpy()[order]
+    return order[np.sort(np.unique(images, return_index=True)[1])]

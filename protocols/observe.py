@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets.types import OracleView
+from ..datasets.types import OracleView, TrainView
+from ..methods.contract import Encoder
 from ..results.record import SignalSummary
 from .metrics import auc
 
@@ -100,6 +101,20 @@ def _mean(values: Tensor) -> float:
 
 def _count(mask: np.ndarray) -> np.ndarray:
     return np.asarray(mask.sum(), dtype=np.uint32)
+
+
+def similarity_histograms(encoder: Encoder, train: TrainView, oracle: OracleView) -> dict[str, np.ndarray]:
+    """Counts of the cosines of clean and of noisy training pairs in 256 bins over [-1, 1]; empty where nobody knows which are noisy."""
+    if oracle.is_noisy is None:
+        return {}
+    images = encoder.images(train.images)
+    cosine = (images[train.image_of_pair] * encoder.texts(train.captions)).sum(-1).clamp(-1, 1).cpu().numpy()
+    edges = np.linspace(-1, 1, BINS + 1).astype(np.float32)
+    noisy = oracle.is_noisy.cpu().numpy()
+    counts = {side: np.histogram(cosine[mask], bins=edges)[0] for side, mask in (("clean", ~noisy), ("noisy", noisy))}
+    return {f"similarity/{side}": count.astype(np.uint32) for side, count in counts.items()} | {
+        "edges/similarity": edges
+    }
 
 
 class Histograms:

@@ -28,9 +28,9 @@ from .tasks import ShardData
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = (
-    "protocols/engine.py", "protocols/batched.py", "protocols/batches.py", "protocols/streams.py", "protocols/selection.py",
-    "protocols/observe.py", "protocols/tasks.py", "protocols/setup.py", "methods/contract.py", "methods/optim.py", "methods/losses.py",
-    "methods/backbones.py", "methods/partition.py",
+    "protocols/engine.py", "protocols/training.py", "protocols/batched.py", "protocols/batches.py", "protocols/streams.py",
+    "protocols/selection.py", "protocols/observe.py", "protocols/tasks.py", "protocols/setup.py", "methods/contract.py",
+    "methods/network.py", "methods/optim.py", "methods/losses.py", "methods/backbones.py", "methods/partition.py",
 )  # fmt: skip
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
