@@ -144,9 +144,19 @@ class Optimizer:
         beta1, beta2 = self.betas
         first = torch.lerp(moments["first"], gradient, 1 - beta1)
         second = torch.addcmul(moments["second"] * beta2, gradient, gradient, value=1 - beta2)
-        size = rate / (1 - beta1**count)
-        root = (second.sqrt() / (1 - beta2**count).sqrt()).add(self.eps)
+        size = rate / bias_correction(beta1, count)
+        root = (second.sqrt() / bias_correction(beta2, count).sqrt()).add(self.eps)
         return value - size * first / root, {"first": first, "second": second}
+
+
+def bias_correction(beta: float, count: Tensor) -> Tensor:
+    """``1 - beta^count``, same shape and dtype as ``count``.
+
+    The power is taken in float64: in float32 a kernel rounds it differently when it takes several numbers at once, so that a run's bits
+    would depend on how many runs there are.
+    """
+    rounded = float(torch.tensor(beta, dtype=count.dtype))
+    return 1 - (rounded ** count.double()).to(count.dtype)
 
 
 def _expand(scalar: Tensor, like: Tensor, run_axes: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from ..datasets.types import DataError
 from ..methods import registry
-from ..methods.contract import DirectMethod, GradientMethod, Method
+from ..methods.contract import DirectMethod, GradientMethod, Method, Spec
 from ..results.record import CellKey
 from ..results.store import RecordStore
 from . import oracle as _oracle  # noqa: F401  (registers the one method behind the firewall)
@@ -32,9 +32,25 @@ from .training import CellRun, Interrupted, ShardTraining
 __all__ = ["Event", "Interrupted", "ShardTraining", "padded", "run_shard"]
 
 Event = dict[str, Any]
+# Numbers of float32 in 64 bytes: a line of the cache, and what a CPU kernel takes at once.
+BLOCK = 16
 
 
-def run_shard(
+class NotStackable(Exception):
+    """The sizes of the protocol do not allow runs side by side."""
+
+
+def run_shard(shard: Sequence[CellKey], protocol: Protocol, store: RecordStore, **settings: Any) -> None:
+    """Train and evaluate the cells of one shard and write their records: side by side, or one after another where :func:`stackable`
+    says so. See :func:`run_together` for the settings and errors."""
+    try:
+        run_together(shard, protocol, store, **settings)
+    except NotStackable:
+        for cell in shard:
+            run_together([cell], protocol, store, **settings)
+
+
+def run_together(
     shard: Sequence[CellKey],
     protocol: Protocol,
     store: RecordStore,
@@ -72,12 +88,14 @@ def run_shard(
             _fit_directly(method, shard, task, data, recorder)
         elif isinstance(method, GradientMethod):
             check_streaming(method, protocol.backbone.kind)
+            if len(shard) > 1 and method.batched and not stackable(method.spec, protocol.numerics.dtype):
+                raise NotStackable(f"batch size {method.spec.batch_size}, hidden width {method.spec.backbone.hidden}")
             checkpoint = CheckpointFile(checkpoint_dir, recorder.checkpoint_identity(shard), checkpoint_every)
             build = make_training or ShardTraining
             build(method, cells, len(shard), task, data, recorder, checkpoint, stop).run()
         else:
             raise ContractError(f"method {shard[0].method!r} is neither a DirectMethod nor a GradientMethod")
-    except (Interrupted, DataError, KeyboardInterrupt):
+    except (Interrupted, DataError, KeyboardInterrupt, NotStackable):
         raise
     except Exception as error:
         recorder.failed(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
@@ -91,6 +109,20 @@ def padded(shard: Sequence[CellKey], method: type[Method]) -> list[CellKey]:
     """
     lone = len(shard) == 1 and issubclass(method, GradientMethod) and method.batched
     return list(shard) * 2 if lone else list(shard)
+
+
+def stackable(spec: Spec, dtype: str) -> bool:
+    """Whether a run's bytes are the same in every slot of a stack.
+
+    Matrix kernels round by where a matrix begins in memory, and elementwise ones (gelu, sigmoid, powers) round the end of a tensor
+    differently: both see no difference between slots if a run's share of every tensor is a multiple of 64 bytes. In float64 the powers of
+    the optimiser differ all the same.
+    """
+    if dtype != "float32":
+        return False
+    backbone = spec.backbone
+    widths = (spec.image_dim, spec.text_dim) if backbone.kind == "residual_adapter" else (backbone.dim,)
+    return not any(size % BLOCK for size in (spec.batch_size, backbone.hidden or BLOCK, *widths))
 
 
 def _fit_directly(

@@ -16,19 +16,23 @@ from nocobench.datasets.types import TrainView
 from nocobench.methods import registry
 from nocobench.methods.clip import Clip
 from nocobench.methods.contract import (
+    Backbone,
     Batch,
+    Budget,
     Networks,
     Partition,
     Pass,
     Reinit,
+    Spec,
     State,
     StepOutput,
     Update,
 )
+from nocobench.methods.optim import Optimizer
 from nocobench.methods.registry import register
 from nocobench.protocols import engine
 from nocobench.protocols.contract_checks import EPOCHS, cells_of, small_protocol
-from nocobench.protocols.protocol import Grants
+from nocobench.protocols.protocol import BackboneChoice, BudgetChoice, Grants, OptimizerChoice
 from nocobench.results.record import RunRecord
 from nocobench.results.store import RecordStore
 from torch import Tensor
@@ -77,6 +81,39 @@ def test_a_lone_run_is_never_a_stack_of_one() -> None:
     assert engine.padded(two, Clip) == two
     assert engine.padded(one, registry.get("cca").cls) == one
     assert engine.padded(one, Unstacked) == one
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "kind", "hidden", "dim", "dtype", "allowed"),
+    [
+        (128, "mlp", 256, 128, "float32", True),
+        (128, "mlp", 256, 128, "float64", False),
+        (100, "mlp", 256, 128, "float32", False),
+        (128, "mlp", 250, 128, "float32", False),
+        (128, "projection", None, 100, "float32", False),
+        (128, "residual_adapter", None, 1, "float32", True),  # dim is ignored there
+    ],
+)
+def test_which_sizes_can_be_stacked(
+    batch_size: int, kind: str, hidden: int | None, dim: int, dtype: str, allowed: bool
+) -> None:
+    backbone = Backbone(kind=kind, hidden=hidden, dim=dim)
+    assert (
+        engine.stackable(Spec(1000, 1000, 64, 64, True, backbone, Budget(1, batch_size, Optimizer())), dtype) is allowed
+    )
+
+
+@pytest.mark.parametrize("method", ["clip", "hana"])
+def test_the_last_of_many_runs_has_the_bits_of_any_other(method: str) -> None:
+    """Odd sizes, 19 runs: matrices that begin anywhere in memory are multiplied with other roundings, and tensors end in half a block."""
+    odd = small_protocol(
+        backbone=BackboneChoice(kind="mlp", hidden=19, dim=7, normalise_inputs=False),
+        budget=BudgetChoice(epochs=6, batch_size=21, optimizer=OptimizerChoice(learning_rate=0.01)),
+    )
+    this = trial(method, odd)
+    cell, strangers = this.cells[-1], cells_of(odd, method, this.variant, (0.2,), range(30, 48))
+    narrow = digests(this.run([cell, strangers[0]]))[cell.cell_id]
+    assert digests(this.run([*strangers, cell]))[cell.cell_id] == narrow
 
 
 # --- one run fails
