@@ -168,7 +168,7 @@ def _row(record: RunRecord, path: Path, context: _Context) -> dict[str, Any]:
         "gallery": wanted,
         "outcome_digest": record.outcome_digest,
         "path": str(path),
-        "selection": selection_rule(resolved),
+        "selection": selection_rule(resolved, cell.noise),
         "noise_level": NOISE_LEVELS.get(cell.noise, "level as the noise model defines it"),
     }
     if record.outcome is not None:
@@ -176,15 +176,16 @@ def _row(record: RunRecord, path: Path, context: _Context) -> dict[str, Any]:
     return row | _costs(record)
 
 
-def selection_rule(resolved: Mapping[str, Any]) -> str:
-    """The protocol's rule in words, for captions."""
+def selection_rule(resolved: Mapping[str, Any], noise: str = "") -> str:
+    """The protocol's rule in words, for captions; under real noise (model ``none``) nobody knows which validation pairs are right."""
     rule = resolved.get("selection")
     if not rule:
         return UNKNOWN_RULE
     if rule["split"] == "last":
         return "last epoch"
     metric = {"rsum": "rSum", "mean_r1": "mean R@1"}.get(rule["metric"], rule["metric"])
-    pairs = {"val": "clean validation pairs", "noisy-val": "noisy validation pairs"}.get(rule["split"], rule["split"])
+    clean = "validation pairs as they come" if noise == "none" else "clean validation pairs"
+    pairs = {"val": clean, "noisy-val": "noisy validation pairs"}.get(rule["split"], rule["split"])
     return f"first best epoch by {metric} on {pairs}"
 
 

@@ -95,6 +95,11 @@ def test_selection_rules_in_words(rule: dict | None, words: str) -> None:
     assert selection_rule({"selection": rule} if rule else {}) == words
 
 
+def test_validation_pairs_with_real_noise_are_not_called_clean() -> None:
+    rule = {"selection": {"split": "val", "metric": "rsum"}}
+    assert selection_rule(rule, "none") == "first best epoch by rSum on validation pairs as they come"
+
+
 def test_auc_of_the_selected_epoch_and_first_signal(tmp_path: Path) -> None:
     """Weights before losses, mean over networks (0.7 and 0.9), epoch 1 only."""
 
