@@ -246,7 +246,7 @@ def test_an_epoch_counts_its_steps_and_losses() -> None:
         assert {s.visited_fraction for s in outcome.signals} == {192 / 216}
         assert outcome.history[0].losses == {}
         assert all(math.isfinite(entry.losses["contrastive"]) for entry in outcome.history[1:])
-        assert outcome.parameters == 2 * (16 * 24 + 24 + 24 * 16 + 16) + 1
+        assert outcome.parameters == 2 * (16 * 32 + 32 + 32 * 16 + 16) + 1
         assert outcome.noise.realised == outcome.noise.nominal == record.cell.rate
         assert outcome.networks_at_test == 1
         assert outcome.single_network is None
