@@ -103,7 +103,7 @@ def _grid(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--methods", nargs="+", default=[], metavar="METHOD",
                       help="npc (its default variant), npc@released, 'npc@*' (all variants); see `list methods`")  # fmt: skip
     what.add_argument("--noise", nargs="+", type=float, metavar="RATE",
-                      help="shares of mismatched pairs, 0 to 1 (default: the protocol's)")  # fmt: skip
+                      help="shares of mismatched pairs or wrong labels, 0 to 1 (default: the protocol's)")  # fmt: skip
     what.add_argument("--datasets", "--dataset", nargs="+", default=[], metavar="NAME",
                       help="each under the protocol made for it, or all under --protocol (default: the protocol's)")  # fmt: skip
     what.add_argument("--protocol", metavar="NAME|FILE", help="see `list protocols` (default: digits-pairs)")
@@ -114,6 +114,11 @@ def _grid(parser: argparse.ArgumentParser) -> None:
     change.add_argument("--batch-size", type=int, metavar="N")
     change.add_argument("--track", metavar="TRACK", help="fixed-budget or author-recipe")
     change.add_argument("--selection", metavar="SPLIT", help="val, noisy-val or last")
+    change.add_argument("--bits", nargs="+", type=int, metavar="N", help="lengths of codes (task label-hashing)")
+    change.add_argument(
+        "--database", metavar="WHAT", help="test, train or rest: what test queries search (label-hashing)"
+    )
+    change.add_argument("--database-codes", metavar="KIND", help="hash-function, learned or fused (label-hashing)")
     change.add_argument("--noise-model", metavar="NAME", help="see `list noise`")
 
 

@@ -3,14 +3,19 @@
 Columns, in groups:
 
 - identity: ``cell_id, task, protocol, version, overrides`` (canonical JSON, empty for none), ``dataset, noise, rate`` (NaN for real noise),
-  ``method, variant, backbone, track, seed``;
+  ``method, variant, backbone, track, seed, bits`` (NaN where there are no codes);
 - ``status`` (done, failed, timeout, not_applicable), ``reason``, ``label``, ``flags`` (tuple of strings), ``stale`` (None = not checked);
 - scores of the selected epoch: ``i2t_r1`` ... ``t2i_r10``, ``rsum``, ``mean_r1``, ``i2t_median_rank`` ... ``t2i_mean_rank``, on the
   gallery that ``gallery`` names (full or folds); always on the whole test split: ``full_rsum``; ``auc`` of recognising noisy pairs;
 - honesty: ``last_rsum, best_on_test_rsum, single_rsum, noisy_val_rsum, optimism, selected_epoch, networks_at_test, parameters,
   gradient_steps, grants``; ``nominal_rate, realised_rate, noise_digest``;
 - cost and circumstances: ``seconds, joules, peak_memory_bytes, device, git_commit, git_dirty``; ``outcome_digest``, ``path``;
-- from the protocol's snapshot: ``selection`` (the rule in words), ``noise_level``.
+- of label-based retrieval: ``i2t_map, t2i_map, mean_map, mean_map_lower, mean_map_upper, mean_map_at_k, mean_precision_radius_2``;
+  ``last_mean_map, best_on_test_mean_map, noisy_val_mean_map, map_optimism, tie_width, still_true, wrong_affinity``;
+- from the protocol's snapshot: ``selection`` (the rule in words), ``noise_level``, ``database`` and ``database_codes`` (what test queries
+  search, empty for pairs).
+
+Columns that a task does not have are NaN.
 
 ``frame.attrs["broken"]`` lists ``(path, reason)`` of the files that could not be used; they are in no row.
 """
@@ -26,31 +31,42 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ..results.measures import NOISE_LEVELS
-from ..results.record import CellKey, Outcome, RetrievalScores, RunRecord, TestResult, canonical_json
+from ..results.measures import HEADLINES, LABEL_NOISE, NOISE_LEVELS
+from ..results.record import (
+    CellKey,
+    LabelEpochEntry,
+    LabelNoiseFacts,
+    LabelScores,
+    Outcome,
+    RunRecord,
+    Scores,
+    TestResult,
+    canonical_json,
+)
 from ..results.store import BrokenRecord, RecordStore, StoreError
 
 Gallery = Literal["headline", "full", "folds"]
 IDENTITY = (
     "task", "protocol", "version", "overrides", "dataset", "noise", "rate", "method", "variant", "backbone", "track",
-    "seed",
+    "seed", "bits",
 )  # fmt: skip
 # What must be the same throughout one table.
 TABLE_KEYS = (
     "task", "protocol", "version", "overrides", "dataset", "noise", "backbone", "track", "gallery",
-    "selection",
+    "selection", "database", "database_codes",
 )  # fmt: skip
 SCORES = (
     "i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum", "mean_r1", "i2t_median_rank", "i2t_mean_rank", "t2i_median_rank",
-    "t2i_mean_rank",
+    "t2i_mean_rank", "i2t_map", "t2i_map", "mean_map", "mean_map_lower", "mean_map_upper", "mean_map_at_k", "mean_precision_radius_2",
 )  # fmt: skip
 FACTS = (
     "full_rsum", "auc", "last_rsum", "best_on_test_rsum", "single_rsum", "noisy_val_rsum", "optimism", "selected_epoch",
     "networks_at_test", "parameters", "gradient_steps", "nominal_rate", "realised_rate", "seconds", "joules", "peak_memory_bytes",
+    "last_mean_map", "best_on_test_mean_map", "noisy_val_mean_map", "map_optimism", "tie_width", "still_true", "wrong_affinity",
 )  # fmt: skip
 COLUMNS = (
     "cell_id", *IDENTITY, "status", "reason", "label", "flags", "stale", "gallery", *SCORES, *FACTS, "grants", "noise_digest", "device",
-    "git_commit", "git_dirty", "outcome_digest", "path", "selection", "noise_level",
+    "git_commit", "git_dirty", "outcome_digest", "path", "selection", "noise_level", "database", "database_codes",
 )  # fmt: skip
 UNKNOWN_RULE = "selection rule unknown (no protocol.json beside the records)"
 
@@ -86,7 +102,7 @@ def load_frame(
             else:
                 rows.append(_row(record, path, context))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    number = ["rate", *SCORES, *FACTS]
+    number = ["rate", "bits", *SCORES, *FACTS]
     frame[number] = frame[number].astype(float)
     _refuse_duplicates(frame)
     frame.attrs["broken"] = broken
@@ -169,10 +185,12 @@ def _row(record: RunRecord, path: Path, context: _Context) -> dict[str, Any]:
         "outcome_digest": record.outcome_digest,
         "path": str(path),
         "selection": selection_rule(resolved, cell.noise),
-        "noise_level": NOISE_LEVELS.get(cell.noise, "level as the noise model defines it"),
+        "noise_level": _noise_words(cell),
+        **_searched(resolved, cell),
     }
     if record.outcome is not None:
-        row |= _scores(_gallery(record.outcome.selected, wanted, path)) | _facts(record.outcome, wanted, path)
+        headline = HEADLINES[cell.task]
+        row |= _scores(_gallery(record.outcome.selected, wanted, path)) | _facts(record.outcome, wanted, path, headline)
     return row | _costs(record)
 
 
@@ -183,13 +201,29 @@ def selection_rule(resolved: Mapping[str, Any], noise: str = "") -> str:
         return UNKNOWN_RULE
     if rule["split"] == "last":
         return "last epoch"
-    metric = {"rsum": "rSum", "mean_r1": "mean R@1"}.get(rule["metric"], rule["metric"])
+    metric = {"rsum": "rSum", "mean_r1": "mean R@1", "mean_map": "MAP"}.get(rule["metric"], rule["metric"])
+    if resolved.get("task") == "label-hashing":
+        labels = {"val": "clean validation labels", "noisy-val": "noisy validation labels"}[rule["split"]]
+        return f"first best epoch by {metric} on {labels}"
     clean = "validation pairs as they come" if noise == "none" else "clean validation pairs"
     pairs = {"val": clean, "noisy-val": "noisy validation pairs"}.get(rule["split"], rule["split"])
     return f"first best epoch by {metric} on {pairs}"
 
 
-def _gallery(result: TestResult, gallery: str, path: Path) -> RetrievalScores:
+def _noise_words(cell: CellKey) -> str:
+    known = NOISE_LEVELS if cell.task == "pair-retrieval" else LABEL_NOISE
+    return known.get(cell.noise, "level as the noise model defines it")
+
+
+def _searched(resolved: Mapping[str, Any], cell: CellKey) -> dict[str, str]:
+    """What test queries search, and with which codes."""
+    if cell.task != "label-hashing":
+        return {"database": "", "database_codes": ""}
+    rules = resolved.get("evaluation", {}).get("labels") or {}
+    return {"database": rules.get("database", "unknown"), "database_codes": rules.get("codes", "unknown")}
+
+
+def _gallery(result: TestResult, gallery: str, path: Path) -> Scores:
     if gallery == "full":
         return result.full
     if result.folds is None:
@@ -197,27 +231,52 @@ def _gallery(result: TestResult, gallery: str, path: Path) -> RetrievalScores:
     return result.folds
 
 
-def _scores(scores: RetrievalScores) -> dict[str, float]:
+def _scores(scores: Scores) -> dict[str, float]:
+    if isinstance(scores, LabelScores):
+        return _map_scores(scores)
     row = {"rsum": scores.rsum, "mean_r1": scores.mean_r1}
     for way, recalls in (("i2t", scores.i2t), ("t2i", scores.t2i)):
         row |= {f"{way}_{name}": getattr(recalls, name) for name in ("r1", "r5", "r10", "median_rank", "mean_rank")}
     return row
 
 
-def _facts(outcome: Outcome, gallery: str, path: Path) -> dict[str, Any]:
-    def rsum(result: TestResult | None) -> float:
-        return math.nan if result is None else _gallery(result, gallery, path).rsum
+def _map_scores(scores: LabelScores) -> dict[str, float]:
+    ways = (scores.i2t, scores.t2i)
+
+    def mean(name: str) -> float:
+        values = [getattr(way, name) for way in ways]
+        return math.nan if None in values else sum(values) / len(values)
+
+    return {
+        "i2t_map": scores.i2t.map,
+        "t2i_map": scores.t2i.map,
+        "mean_map": scores.mean_map,
+        "mean_map_lower": mean("lower"),
+        "mean_map_upper": mean("upper"),
+        "mean_map_at_k": mean("map_at_k"),
+        "mean_precision_radius_2": mean("precision_radius_2"),
+        "tie_width": mean("upper") - mean("lower"),
+    }
+
+
+def _facts(outcome: Outcome, gallery: str, path: Path, headline: str) -> dict[str, Any]:
+    def score(result: TestResult | None) -> float:
+        return math.nan if result is None else _gallery(result, gallery, path).headline
 
     noisy = outcome.selected if outcome.selected_on_noisy_val is None else outcome.selected_on_noisy_val
-    looked = any(entry.noisy_val_rsum is not None for entry in outcome.history)
-    return {
-        "full_rsum": outcome.selected.full.rsum,
+    pairs = headline == "rsum"
+    facts = {
+        f"last_{headline}": score(outcome.last),
+        f"best_on_test_{headline}": score(outcome.best_on_test),
+        f"noisy_val_{headline}": score(noisy) if _looked_at_noisy(outcome) else math.nan,
+        "optimism" if pairs else "map_optimism": score(outcome.best_on_test) - score(outcome.selected),
+    }
+    if pairs:
+        facts |= {"full_rsum": outcome.selected.full.headline, "single_rsum": score(outcome.single_network)}
+    if isinstance(outcome.noise, LabelNoiseFacts):
+        facts |= {"still_true": outcome.noise.still_true, "wrong_affinity": outcome.noise.wrong_affinity}
+    return facts | {
         "auc": _auc(outcome),
-        "last_rsum": rsum(outcome.last),
-        "best_on_test_rsum": rsum(outcome.best_on_test),
-        "single_rsum": rsum(outcome.single_network),
-        "noisy_val_rsum": rsum(noisy) if looked else math.nan,
-        "optimism": rsum(outcome.best_on_test) - rsum(outcome.selected),
         "selected_epoch": outcome.selected.epoch,
         "networks_at_test": outcome.networks_at_test,
         "parameters": outcome.parameters,
@@ -227,6 +286,13 @@ def _facts(outcome: Outcome, gallery: str, path: Path) -> dict[str, Any]:
         "realised_rate": outcome.noise.realised,
         "noise_digest": outcome.noise.digest,
     }
+
+
+def _looked_at_noisy(outcome: Outcome) -> bool:
+    return any(
+        (entry.noisy_val_map if isinstance(entry, LabelEpochEntry) else entry.noisy_val_rsum) is not None
+        for entry in outcome.history
+    )
 
 
 def _auc(outcome: Outcome) -> float:

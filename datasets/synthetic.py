@@ -26,6 +26,9 @@ def load(
     hardness: float = 0.5,
     zero_shot: float = 0.0,
     seed: int = 0,
+    n_classes: int = 0,
+    labels_per_item: float = 1.0,
+    class_spread: float = 0.35,
 ) -> PairDataset:
     """Images and captions are noisy nonlinear views of one latent vector per image.
 
@@ -37,10 +40,16 @@ def load(
         zero_shot: 0: two different feature spaces; above 0 (at most 1): both modalities share one space and their cosine is right to this
             degree (needs image_dim = text_dim).
         seed: of the data, not of a run.
+        n_classes: above 0: labelled items instead, one caption each (see :func:`_labelled`); the options of latent vectors have no meaning then.
+        class_spread: standard deviation of the class means of such items, against 1 within a class.
+        labels_per_item: expected number of labels of such an item; 1 gives class numbers, more gives several labels per item.
 
     Raises:
         DataError: impossible sizes.
     """
+    if n_classes:
+        sizes_of = {"train": n_train, "val": n_val, "test": n_test}
+        return _labelled(sizes_of, (image_dim, text_dim), n_classes, labels_per_item, class_spread, seed)
     if zero_shot and image_dim != text_dim:
         raise DataError(f"synthetic: zero_shot={zero_shot} needs image_dim = text_dim, got {image_dim} and {text_dim}")
     if min(n_train, n_val, n_test, captions_per_image) < 1:
@@ -69,6 +78,50 @@ def load(
     ).hexdigest()
     remark = f"synthetic, {captions_per_image} captions per image, {clusters} clusters, hardness {hardness:g}, zero-shot {zero_shot:g}"
     return PairDataset("synthetic", splits, shared_space=zero_shot > 0, digests={"generated": digest}, remark=remark)
+
+
+def _labelled(
+    sizes: dict[SplitName, int],
+    dims: tuple[int, int],
+    n_classes: int,
+    labels_per_item: float,
+    class_spread: float,
+    seed: int,
+) -> PairDataset:
+    """Labelled items as in protocol-noisy-labels.md section 7: ``ReLU(mean + N(0, I))`` per modality, class means ``class_spread N(0, I)``.
+
+    Items with several labels have the mean of their classes' means, times the root of their number, so that they are as far apart.
+    """
+    if n_classes < 2 or not 1 <= labels_per_item <= n_classes or min(sizes.values()) < 1:
+        raise DataError(
+            f"synthetic: {n_classes} classes and {labels_per_item:g} labels per item in splits of {min(sizes.values())} items and more are "
+            "impossible; take at least 2 classes, 1 label and 1 item"
+        )
+    random = np.random.Generator(np.random.Philox(key=seed))
+    means = [class_spread * random.standard_normal((n_classes, dim)) for dim in dims]
+    splits: dict[SplitName, PairSplit] = {}
+    for name, size in sizes.items():
+        first = random.integers(0, n_classes, size)
+        labels = np.eye(n_classes, dtype=np.uint8)[first]
+        if labels_per_item > 1:
+            labels |= random.random((size, n_classes)) < (labels_per_item - 1) / (n_classes - 1)
+        share = labels / np.sqrt(labels.sum(1, keepdims=True))
+        images, texts = (
+            np.maximum(share @ mean + random.standard_normal((size, mean.shape[1])), 0).astype(np.float32)
+            for mean in means
+        )
+        splits[name] = PairSplit(
+            images,
+            texts,
+            np.arange(size),
+            labels if labels_per_item > 1 else first.astype(np.int64),
+            tuple(f"{name}-{i}" for i in range(size)),
+        )
+    digest = hashlib.sha256(
+        b"".join(split.images.tobytes() + split.captions.tobytes() for split in splits.values())
+    ).hexdigest()
+    remark = f"synthetic, {n_classes} classes, {labels_per_item:g} labels per item"
+    return PairDataset("synthetic", splits, n_classes=n_classes, digests={"generated": digest}, remark=remark)
 
 
 View = tuple[np.ndarray, np.ndarray]

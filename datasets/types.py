@@ -59,6 +59,9 @@ class PairDataset:
     Attributes:
         name: the registered name.
         splits: ``train``, ``val`` and ``test``.
+        database: the items that test queries search where a protocol says ``database: rest``, the training pairs possibly among them; None
+            where the set has no such part.
+        n_classes: number of classes where the labels do not show all of them (an empty class in a released file); None = as they show.
         shared_space: image and text features live in one space, so that their cosine means something (CLIP features).
         has_real_noise: the training pairs are mismatched by nature; there is no ground truth of noise and no rate to choose.
         digests: sha256 of every file that was read, by name relative to the data root; for generated data, of the arrays.
@@ -67,6 +70,8 @@ class PairDataset:
 
     name: str
     splits: Mapping[SplitName, PairSplit]
+    database: PairSplit | None = None
+    n_classes: int | None = None
     shared_space: bool = False
     has_real_noise: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -81,11 +86,16 @@ class TrainView:
         images: ``[n_images, image_dim]`` float.
         captions: ``[n_pairs, text_dim]`` float; pair ``i`` is caption ``i``.
         image_of_pair: ``[n_pairs]`` int64, the image that caption ``i`` is *given* with, right or wrong.
+        labels: ``[n_pairs, n_classes]`` float 0/1, the labels that the pairs are *given* with, right or wrong; None without labels.
+        text_labels: ``[n_pairs, n_classes]``, those of the texts where noise treats each modality by itself (MRL); otherwise None, and
+            ``labels`` hold for both.
     """
 
     images: torch.Tensor
     captions: torch.Tensor
     image_of_pair: torch.Tensor
+    labels: torch.Tensor | None = None
+    text_labels: torch.Tensor | None = None
 
     @property
     def n_pairs(self) -> int:
@@ -110,6 +120,21 @@ class EvalView:
     images: torch.Tensor
     captions: torch.Tensor
     image_of_caption: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LabelledView:
+    """Labelled items on the device, as queries or as the database of label-based retrieval.
+
+    Attributes:
+        images: ``[n, image_dim]``.
+        texts: ``[n, text_dim]``; row i belongs to image i.
+        labels: ``[n, n_classes]`` float 0/1, the true labels.
+    """
+
+    images: torch.Tensor
+    texts: torch.Tensor
+    labels: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,10 @@ class Backbone:
     """The trainable heads of a protocol (specs/clip.md section 5), the same for all its methods.
 
     Attributes:
-        kind: ``residual_adapter`` (features share a space), ``projection`` or ``mlp``.
-        hidden: width of the hidden layer (``residual_adapter``: None = the input width).
-        dim: output dimension (ignored by ``residual_adapter``).
+        kind: ``residual_adapter`` (features share a space), ``projection`` or ``mlp``; ``hashing`` for label-based retrieval
+            (hashing_towers.py).
+        hidden: width of the hidden layers (``residual_adapter``: None = the input width).
+        dim: output dimension (ignored by ``residual_adapter``); for ``hashing`` that of real-valued methods, codes have ``Spec.bits``.
         normalise_inputs: L2-normalise features first (CLIP features).
         initial_scale: s at the start; logits are ``s * cosine`` and ``logit_scale = log s`` is learnt.
     """
@@ -57,7 +58,9 @@ class Backbone:
 
     @property
     def label(self) -> str:
-        return self.kind if self.kind == "residual_adapter" else f"{self.kind}-{self.dim}"
+        if self.kind == "residual_adapter":
+            return self.kind
+        return f"{self.kind}-{self.hidden if self.kind == 'hashing' else self.dim}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything a method may know before it sees data: sizes, dimensions, backbone and budget. No data, no device."""
+    """Everything a method may know before it sees data: sizes, dimensions, backbone and budget. No data, no device.
+
+    For label-based retrieval also ``n_classes`` (the width of label rows), whether items may have several (``multi_label``), and ``bits``,
+    the length of the codes. ``dataset`` serves those few constants that their authors chose per data set.
+    """
 
     n_pairs: int
     n_images: int
@@ -82,6 +89,10 @@ class Spec:
     budget: Budget
     n_meta_images: int = 0
     grants: frozenset[str] = frozenset()
+    n_classes: int = 0
+    multi_label: bool = False
+    bits: int = 0
+    dataset: str = ""
 
     @property
     def epochs(self) -> int:
@@ -133,7 +144,11 @@ class Method(ABC):
         Params: frozen dataclass, one field per constant, with unit and origin in its comment.
         variants: instances of ``Params`` by name; the first is the default.
         differences: paper against released code, a part of the product.
-        task: the task the method solves.
+        task: the task the method solves, ``pair-retrieval`` or ``label-hashing``.
+        binary: for ``label-hashing``: embeddings become codes of ``Spec.bits`` signs; False for real-valued embeddings, which are compared
+            by cosine and have no number of bits.
+        learns_codes: for ``label-hashing``: the encoder has :meth:`Encoder.learned_codes`.
+        counterparts: the method that stands for this one in other tasks, by task.
     """
 
     label: ClassVar[str]
@@ -145,6 +160,9 @@ class Method(ABC):
     variants: ClassVar[Mapping[str, Any]]
     differences: ClassVar[Sequence[Difference]] = ()
     task: ClassVar[str] = "pair-retrieval"
+    binary: ClassVar[bool] = True
+    learns_codes: ClassVar[bool] = False
+    counterparts: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, params: Any, spec: Spec) -> None:
         self.params = params
@@ -161,7 +179,16 @@ class Method(ABC):
 
 
 class Encoder(ABC):
-    """A finished model: features in, embeddings out, compared by inner product."""
+    """A finished model: features in, embeddings out, compared by inner product.
+
+    In the task ``label-hashing`` the embeddings of a binary method are taken before the sign; the evaluator makes codes of them
+    (:func:`codes`), so that also the sum of both modalities can be a code.
+
+    Attributes:
+        binary: whether codes are to be made of the embeddings.
+    """
+
+    binary: bool = False
 
     @abstractmethod
     def images(self, features: Tensor) -> Tensor:
@@ -174,6 +201,16 @@ class Encoder(ABC):
     def parameters(self) -> int:
         """Number of fitted numbers."""
         return 0
+
+    def learned_codes(self) -> tuple[Tensor, Tensor] | None:
+        """Codes ``[n_pairs, bits]`` of -1 and +1 that training itself found for the training pairs, image side and text side; None
+        where a method learns hash functions only."""
+        return None
+
+
+def codes(embeddings: Tensor) -> Tensor:
+    """Binary codes of -1 and +1, same shape and dtype; 0, which never occurs in practice, becomes +1."""
+    return torch.where(embeddings >= 0, 1.0, -1.0).to(embeddings.dtype)
 
 
 class DirectMethod(Method):
@@ -193,6 +230,8 @@ class Batch:
         images: ``[B, image_dim]``, the images the captions are given with.
         texts: ``[B, text_dim]``.
         image_id: ``[B]``, which image; equal ids are captions of the same image.
+        labels: ``[B, n_classes]`` float 0/1, the labels that the pairs are given with; None in the task ``pair-retrieval``.
+        text_labels: ``[B, n_classes]``, those of the texts; the same as ``labels`` unless the noise treats each modality by itself.
         valid: ``[B]`` bool, or None when all are; the last batch of a subset may be filled up with pairs that must not count.
         tables: the training tables behind the batch, for :meth:`at`.
     """
@@ -203,13 +242,14 @@ class Batch:
     image_id: Tensor
     valid: Tensor | None = None
     tables: TrainView | None = field(default=None, repr=False)
+    labels: Tensor | None = None
+    text_labels: Tensor | None = None
 
     def at(self, index: Tensor) -> Batch:
         """The training pairs at other positions (memory banks): a batch of the same size."""
         if self.tables is None:
             raise ValueError("this batch has no tables behind it")
-        image_id = self.tables.image_of_pair[index]
-        return Batch(index, self.tables.images[image_id], self.tables.captions[index], image_id, None, self.tables)
+        return batch_from(self.tables, index, None)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of ``[B]`` over the valid pairs."""
@@ -227,6 +267,14 @@ class Batch:
         if self.valid is not None:
             values = torch.where(self.valid, values, vector[self.index])
         return vector.scatter(0, self.index, values)
+
+
+def batch_from(tables: TrainView, index: Tensor, valid: Tensor | None) -> Batch:
+    """The pairs at ``index [B]`` of one run."""
+    image_id = tables.image_of_pair[index]
+    labels = None if tables.labels is None else tables.labels[index]
+    text_labels = labels if tables.text_labels is None else tables.text_labels[index]
+    return Batch(index, tables.images[image_id], tables.captions[index], image_id, valid, tables, labels, text_labels)
 
 
 @dataclass(frozen=True)
@@ -374,8 +422,9 @@ class TowersEncoder(Encoder):
     Concatenating the unit embeddings of k networks and dividing by sqrt(k) makes the inner product the mean of their cosines.
     """
 
-    def __init__(self, nets: Sequence[BoundNetwork]) -> None:
+    def __init__(self, nets: Sequence[BoundNetwork], binary: bool = False) -> None:
         self.nets = nets
+        self.binary = binary
 
     def images(self, features: Tensor) -> Tensor:
         return torch.cat([net.images(features) for net in self.nets], dim=-1) / len(self.nets) ** 0.5
@@ -395,5 +444,5 @@ def variant_names(method: type[Method]) -> Iterator[str]:
 __all__ = [
     "Backbone", "Batch", "BoundNetwork", "Budget", "Difference", "DirectMethod", "Encoder", "GradientMethod", "Method", "Network",
     "Networks", "Params", "Partition", "Pass", "Reinit", "Run", "Spec", "State", "StepOutput", "TowersEncoder", "Update",
-    "plain_pass", "replace", "variant_names",
+    "batch_from", "codes", "plain_pass", "replace", "variant_names",
 ]  # fmt: skip

@@ -43,23 +43,29 @@ class Schedule:
     Attributes:
         kind: ``constant``; ``cosine`` (linear warm-up, then cosine to 0, in iterations; specs/clip.md section 5);
             ``cosine-in-samples`` (the same function, called with sample counts as NPC and CLIP released it; npc.md 7.8);
-            ``step`` (times ``factor`` every ``period`` epochs; ncr.md section 4).
+            ``step`` (times ``factor`` every ``period`` epochs; ncr.md section 4); ``cosine-in-epochs`` (cosine to 0, one value per epoch).
         warmup_steps: upper bound of the warm-up, in steps.
         warmup_share: the warm-up is at most this share of all iterations.
+        lag: epochs by which ``step`` and ``cosine-in-epochs`` come late: released loops that step their scheduler with the number of the
+            epoch just finished use the value of epoch ``e - 1`` in epoch ``e`` (mrl.md section 4, ucch.md section 4).
     """
 
-    kind: Literal["constant", "cosine", "cosine-in-samples", "step"] = "cosine"
+    kind: Literal["constant", "cosine", "cosine-in-samples", "step", "cosine-in-epochs"] = "cosine"
     warmup_steps: int = 500
     warmup_share: float = 0.1
     period: int = 30
     factor: float = 0.1
+    lag: int = 0
 
     def factor_at(self, progress: Progress) -> float:
         """What the base rate is multiplied with."""
         if self.kind == "constant":
             return 1.0
+        epoch = max(0, progress.epoch - self.lag)
         if self.kind == "step":
-            return self.factor ** (progress.epoch // self.period)
+            return self.factor ** (epoch // self.period)
+        if self.kind == "cosine-in-epochs":
+            return warmup_cosine(epoch, 0, progress.epochs)
         if self.kind == "cosine-in-samples":
             step = progress.n_samples * progress.epoch + progress.iteration
             return warmup_cosine(step, self.warmup_steps, progress.n_samples * progress.epochs)
@@ -79,13 +85,14 @@ class Optimizer:
     """How one network is stepped.
 
     Attributes:
-        rule: ``adamw`` (decoupled decay), ``adam`` (decay added to the gradient, as torch), ``sgd`` (momentum, coupled decay).
+        rule: ``adamw`` (decoupled decay), ``adam`` (decay added to the gradient, as torch), ``sgd`` (momentum, coupled decay),
+            ``rmsprop`` (coupled decay, no momentum; ``betas[1]`` is its smoothing constant).
         learning_rate: base rate.
         decay: weight decay; ``decay_on`` says on which tensors (``matrices``: two or more axes; ``all``).
         clip_norm: largest global norm of the gradient over the network's parameters, None = no clipping.
     """
 
-    rule: Literal["adamw", "adam", "sgd"] = "adamw"
+    rule: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
@@ -97,7 +104,8 @@ class Optimizer:
 
     def start(self, params: Mapping[str, Tensor]) -> dict[str, Tensors]:
         """Moments of a fresh optimiser, shaped like ``params``."""
-        names = {"adamw": ("first", "second"), "adam": ("first", "second"), "sgd": ("momentum",)}[self.rule]
+        adam = ("first", "second")
+        names = {"adamw": adam, "adam": adam, "sgd": ("momentum",), "rmsprop": ("second",)}[self.rule]
         return {name: {key: torch.zeros_like(value) for key, value in params.items()} for name in names}
 
     def step(
@@ -142,6 +150,9 @@ class Optimizer:
         elif decay:
             gradient = gradient + decay * value
         beta1, beta2 = self.betas
+        if self.rule == "rmsprop":
+            second = torch.addcmul(moments["second"] * beta2, gradient, gradient, value=1 - beta2)
+            return value - rate * gradient / (second.sqrt() + self.eps), {"second": second}
         first = torch.lerp(moments["first"], gradient, 1 - beta1)
         second = torch.addcmul(moments["second"] * beta2, gradient, gradient, value=1 - beta2)
         size = rate / bias_correction(beta1, count)

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..datasets.types import TrainView
-from ..methods.contract import Batch, BoundNetwork, GradientMethod, Run, StepOutput, Update
+from ..methods.contract import Batch, BoundNetwork, GradientMethod, Run, StepOutput, Update, batch_from
 from .batches import PassPlan
-from .drivers import ContractError, Driver, StepLog, Tables, batch_from
+from .drivers import ContractError, Driver, StepLog, Tables
 
 Stacked = dict[str, Tensor]
 
@@ -37,7 +36,8 @@ class BatchedDriver(Driver):
     def __init__(self, method: GradientMethod, modules: Mapping[str, Sequence[nn.Module]], tables: Tables) -> None:
         self.method = method
         self.tables = tables
-        self.n_runs = len(tables.image_of_pair)
+        self.given = dict(tables.given)
+        self.n_runs = tables.n_runs
         self.device = tables.captions.device
         self.dtype = tables.captions.dtype
         self.rules = dict(method.optimizers())
@@ -103,12 +103,9 @@ class BatchedDriver(Driver):
         results = [function(*tree_map(lambda leaf, r=run: leaf[r], stacks)) for run in range(self.n_runs)]
         return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
-    def _view(self, image_of_pair: Tensor) -> TrainView:
-        return TrainView(self.tables.images, self.tables.captions, image_of_pair)
-
-    def _batch(self, name: str, image_of_pair: Tensor, index: Tensor, valid: Tensor | None) -> Batch:
+    def _batch(self, name: str, given: Stacked, index: Tensor, valid: Tensor | None) -> Batch:
         if name != "meta":
-            return batch_from(self._view(image_of_pair), index, valid)
+            return batch_from(self.tables.view(given), index, valid)
         if self.tables.meta is None:
             raise ContractError(
                 f"{type(self.method).__name__} draws verified pairs without asking for the grant 'clean-meta-set'"
@@ -118,16 +115,14 @@ class BatchedDriver(Driver):
     def signals(self, orders: Sequence[np.ndarray], epoch: int, batch_size: int) -> list[dict[str, Tensor]]:
         order = torch.from_numpy(np.stack(orders)).to(self.device)
 
-        def one(
-            params: dict[str, Stacked], state: dict[str, Any], image_of_pair: Tensor, index: Tensor
-        ) -> dict[str, Tensor]:
+        def one(params: dict[str, Stacked], state: dict[str, Any], given: Stacked, index: Tensor) -> dict[str, Tensor]:
             nets = {name: BoundNetwork(self.modules[name], values) for name, values in params.items()}
-            return dict(self.method.signals(nets, self._batch("all", image_of_pair, index, None), state, epoch))
+            return dict(self.method.signals(nets, self._batch("all", given, index, None), state, epoch))
 
         gathered: dict[str, Tensor] = {}
         with torch.no_grad():
             for index in _chunks(order, batch_size):
-                values = self._map(one, (self.params, self.state, self.tables.image_of_pair, index))
+                values = self._map(one, (self.params, self.state, self.given, index))
                 for name, value in values.items():
                     if name not in gathered:
                         gathered[name] = torch.empty(
@@ -177,11 +172,11 @@ class BatchedDriver(Driver):
             trained: dict[str, Stacked],
             others: dict[str, Stacked],
             state: dict[str, Any],
-            image_of_pair: Tensor,
+            given: Stacked,
             drawn: dict[str, dict[str, Tensor]],
             rates: dict[str, Tensor],
         ) -> tuple[Any, Any]:
-            batch = {n: self._batch(n, image_of_pair, d["index"], d.get("valid")) for n, d in drawn.items()}
+            batch = {n: self._batch(n, given, d["index"], d.get("valid")) for n, d in drawn.items()}
 
             def objective(trained: dict[str, Stacked]) -> tuple[Tensor, Any]:
                 nets = {
@@ -192,7 +187,7 @@ class BatchedDriver(Driver):
 
             return torch.func.grad(objective, has_aux=True)(trained)
 
-        stacks = (trained, others, self.state, self.tables.image_of_pair, drawn, rates)
+        stacks = (trained, others, self.state, self.given, drawn, rates)
         try:
             gradients, (logged, state) = self._map(one, stacks)
         except RuntimeError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..datasets import noise, registry
+from ..datasets import label_noise, noise, registry
 from ..results.record import CellKey, RunRecord
 from ..results.store import Existing, RecordStore, changed_sources
 from . import grid
@@ -39,6 +39,9 @@ class RunOptions:
     track: str | None = None
     selection: str | None = None
     noise_model: str | None = None
+    bits: Sequence[int] | None = None
+    database: str | None = None
+    database_codes: str | None = None
     dry_run: bool = False
     only_cached: bool = False
     retry: str | None = None
@@ -103,7 +106,7 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
 
 def parts_of(options: RunOptions) -> list[Part]:
     """Every protocol that the options name, with its cells; everything is checked here."""
-    methods = _methods(options)
+    load_plugins(options.plugin)
     parts = []
     for name, dataset in _protocols(options):
         as_written, overrides = with_overrides(
@@ -112,9 +115,13 @@ def parts_of(options: RunOptions) -> list[Part]:
             batch_size=options.batch_size,
             track=options.track,
             selection=options.selection,
+            database=options.database,
+            database_codes=options.database_codes,
         )
-        protocol, _ = with_overrides(as_written, dataset=_absolute(dataset), noise_model=options.noise_model)
+        bits = None if options.bits is None else tuple(options.bits)
+        protocol, _ = with_overrides(as_written, dataset=_absolute(dataset), noise_model=options.noise_model, bits=bits)
         _check_names(protocol)
+        methods = grid.parse_methods(options.methods, protocol.task)
         _check_recipes(protocol, methods)
         cells = grid.cells(protocol, overrides, methods, options.noise, options.seeds)
         parts.append(Part(protocol, as_written, overrides, cells))
@@ -144,16 +151,17 @@ def state_of(cell: CellKey, store: RecordStore) -> str:
 
 def is_stale(record: RunRecord) -> bool:
     """Whether a finished record was made by other source code than today's; the others keep no sources."""
-    return record.outcome is not None and bool(changed_sources(record, sources_today(record.cell.method)))
+    cell = record.cell
+    return record.outcome is not None and bool(changed_sources(record, sources_today(cell.method, cell.task)))
 
 
 @functools.cache
-def sources_today(method: str) -> dict[str, str]:
+def sources_today(method: str, task: str) -> dict[str, str]:
     """Digests of the code that makes a record of this method."""
     from ..methods import registry as methods
     from .recording import source_digests
 
-    return source_digests(methods.get(method).source)
+    return source_digests(methods.get(method).source, task)
 
 
 def check_data(protocol: Protocol, data_root: Path | None) -> None:
@@ -304,11 +312,6 @@ def load_plugins(paths: Sequence[Path]) -> None:
             methods.load_plugin(path)
 
 
-def _methods(options: RunOptions) -> list[MethodChoice]:
-    load_plugins(options.plugin)
-    return grid.parse_methods(options.methods)
-
-
 def _protocols(options: RunOptions) -> list[tuple[str, str | None]]:
     """(protocol, data set that replaces its own or None), one for each data set asked for."""
     if not options.datasets:
@@ -330,8 +333,9 @@ def _check_names(protocol: Protocol) -> None:
     name, model = protocol.dataset.name, protocol.noise.model
     if registry.is_path(name) and Path(name).name in registry.names():
         raise ProtocolError(f"the folder {name} has the name of a known data set; rename it, records are kept under it")
-    if model not in noise.names():
-        raise ProtocolError(f"unknown noise model {model!r}{nearest(model, noise.names())}")
+    known = noise.names() if protocol.task == "pair-retrieval" else label_noise.names()
+    if model not in known:
+        raise ProtocolError(f"unknown noise model {model!r} for the task {protocol.task!r}{nearest(model, known)}")
 
 
 def _check_recipes(protocol: Protocol, methods: Sequence[MethodChoice]) -> None:

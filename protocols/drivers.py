@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.types import MetaView, TrainView
-from ..methods.contract import Batch, BoundNetwork, GradientMethod, Run, Update
+from ..methods.contract import BoundNetwork, GradientMethod, Run, Update
 from .batches import PassPlan
 
 
@@ -36,15 +36,22 @@ class StepLog:
 
 @dataclass(frozen=True)
 class Tables:
-    """Features shared by all runs of a shard, and each run's assignment.
+    """Features shared by all runs of a shard, and what each run is given with them.
 
-    ``image_of_pair`` is ``[runs, n_pairs]``; ``meta`` holds the verified pairs where the protocol grants them.
+    Attributes:
+        given: what noise may have touched, by its name in :class:`TrainView`, each with a leading axis of runs: ``image_of_pair
+            [runs, n_pairs]``; ``labels`` and, where noise treats the modalities apart, ``text_labels [runs, n_pairs, n_classes]``.
+        meta: the verified pairs where the protocol grants them.
     """
 
     images: Tensor
     captions: Tensor
-    image_of_pair: Tensor
+    given: Mapping[str, Tensor]
     meta: MetaView | None = None
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.given["image_of_pair"])
 
     @property
     def n_pairs(self) -> int:
@@ -52,7 +59,11 @@ class Tables:
 
     def of_run(self, run: int) -> TrainView:
         """What the method of one run may see."""
-        return TrainView(self.images, self.captions, self.image_of_pair[run])
+        return self.view({name: values[run] for name, values in self.given.items()})
+
+    def view(self, given: Mapping[str, Tensor]) -> TrainView:
+        """The tables with what one run is given, without the axis of runs."""
+        return TrainView(self.images, self.captions, **given)
 
 
 class Driver(ABC):
@@ -101,14 +112,8 @@ def check_streaming(method: GradientMethod, spec_kind: str) -> None:
     Raises:
         ContractError: always for the kinds that read images or words instead of feature tables.
     """
-    if spec_kind not in ("residual_adapter", "projection", "mlp"):
+    if spec_kind not in ("residual_adapter", "projection", "mlp", "hashing"):
         name = type(method).__name__
         raise ContractError(
             f"{name}: backbone {spec_kind!r} needs the streaming driver, which this version does not have"
         )
-
-
-def batch_from(tables: TrainView, index: Tensor, valid: Tensor | None) -> Batch:
-    """The pairs at ``index [B]`` of one run."""
-    image_id = tables.image_of_pair[index]
-    return Batch(index, tables.images[image_id], tables.captions[index], image_id, valid, tables)

@@ -19,19 +19,21 @@ from ..methods import registry
 from ..methods.contract import DirectMethod, GradientMethod, Method, Spec
 from ..results.record import CellKey
 from ..results.store import RecordStore
-from . import oracle as _oracle  # noqa: F401  (registers the one method behind the firewall)
+from . import oracle as _oracle  # noqa: F401  (registers the methods behind the firewall)
 from .checkpoint import CheckpointFile
 from .drivers import ContractError, check_streaming
+from .label_hashing import LabelHashing
 from .protocol import Protocol
 from .recording import Recorder
 from .selection import Tracker
 from .setup import set_numerics, spec_for
-from .tasks import PairRetrieval, ShardData
+from .tasks import PairRetrieval, ShardData, Task
 from .training import CellRun, Interrupted, ShardTraining
 
 __all__ = ["Event", "Interrupted", "ShardTraining", "padded", "run_shard"]
 
 Event = dict[str, Any]
+TASKS: dict[str, type[Task]] = {"pair-retrieval": PairRetrieval, "label-hashing": LabelHashing}
 # Numbers of float32 in 64 bytes: a line of the cache, and what a CPU kernel takes at once.
 BLOCK = 16
 
@@ -62,7 +64,7 @@ def run_together(
     command: str,
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
-    make_task: Callable[[Protocol, Path | None, torch.device], PairRetrieval] = PairRetrieval,
+    make_task: Callable[[Protocol, Path | None, torch.device], Task] | None = None,
     make_training: Callable[..., ShardTraining] | None = None,
 ) -> None:
     """Train and evaluate the cells of one shard and write their records.
@@ -76,12 +78,12 @@ def run_together(
     set_numerics(protocol.numerics)
     entry = registry.get(shard[0].method)
     recorder = Recorder(store, entry, protocol, device, command, on_event)
-    task = make_task(protocol, data_root, torch.device(device))
+    task = (make_task or TASKS[protocol.task])(protocol, data_root, torch.device(device))
     try:
         cells = padded(shard, entry.cls)
         data = task.prepare(cells)
-        method = entry.cls(entry.cls.variants[shard[0].variant], spec_for(protocol, entry.cls, data))
-        reason = method.applies_to(method.spec)
+        method = entry.cls(entry.cls.variants[shard[0].variant], spec_for(protocol, entry.cls, data, shard[0]))
+        reason = method.applies_to(method.spec) or task.applies_to(method)
         if reason is not None:
             recorder.not_applicable(shard, reason)
         elif isinstance(method, DirectMethod):
@@ -121,12 +123,16 @@ def stackable(spec: Spec, dtype: str) -> bool:
     if dtype != "float32":
         return False
     backbone = spec.backbone
-    widths = (spec.image_dim, spec.text_dim) if backbone.kind == "residual_adapter" else (backbone.dim,)
+    widths: tuple[int, ...] = (backbone.dim,)
+    if backbone.kind == "residual_adapter":
+        widths = (spec.image_dim, spec.text_dim)
+    elif backbone.kind == "hashing" and spec.bits:
+        widths = (spec.bits,)
     return not any(size % BLOCK for size in (spec.batch_size, backbone.hidden or BLOCK, *widths))
 
 
 def _fit_directly(
-    method: DirectMethod, shard: Sequence[CellKey], task: PairRetrieval, data: ShardData, recorder: Recorder
+    method: DirectMethod, shard: Sequence[CellKey], task: Task, data: ShardData, recorder: Recorder
 ) -> None:
     for slot, cell in enumerate(shard):
         try:

@@ -6,24 +6,30 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..results.record import CellKey, canonical_json
 from .protocol import Protocol, ProtocolError, nearest
 
+if TYPE_CHECKING:
+    from ..methods.contract import Method
+
 MethodChoice = tuple[str, str]
 
 
-def parse_methods(words: Sequence[str]) -> list[MethodChoice]:
+def parse_methods(words: Sequence[str], task: str | None = None) -> list[MethodChoice]:
     """``npc`` (default variant), ``npc@released``, ``npc@*`` (all variants) -> (method, variant), in order.
 
+    With a ``task``, a method of another one is replaced by its counterpart in this task (``oracle_clean`` has one in each).
+
     Raises:
-        ProtocolError: unknown variant (with the nearest), the same one twice, or no method at all.
+        ProtocolError: unknown variant (with the nearest), the same one twice, no method at all, or one of another task.
         MethodError: unknown method (with the nearest), or one that does not import.
     """
     found: list[MethodChoice] = []
     for word in words:
         name, at, variant = word.partition("@")
+        name = name if task is None else _for_task(name, task)
         variants = list(variants_of(name))
         if variant == "*":
             chosen = variants
@@ -48,11 +54,26 @@ def variants_of(method: str) -> Sequence[str]:
     Raises:
         MethodError: unknown method, or one that does not import.
     """
+    return tuple(_class_of(method).variants)
+
+
+def _class_of(method: str) -> type[Method]:
     # Imported here, because everything below methods/ imports torch, and messages about protocols should not wait for it.
     from ..methods import registry
-    from . import oracle  # noqa: F401  (registers the one method behind the firewall)
+    from . import oracle  # noqa: F401  (registers the methods behind the firewall)
 
-    return tuple(registry.get(method).cls.variants)
+    return registry.get(method).cls
+
+
+def _for_task(method: str, task: str) -> str:
+    cls = _class_of(method)
+    if cls.task == task:
+        return method
+    if task in cls.counterparts:
+        return cls.counterparts[task]
+    raise ProtocolError(
+        f"method {method!r} solves the task {cls.task!r}, but this protocol is of the task {task!r}; `list methods` shows what goes together"
+    )
 
 
 def cells(
@@ -62,7 +83,9 @@ def cells(
     rates: Sequence[float] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[CellKey]:
-    """All points of the grid, ordered by method, rate, seed; ``rates`` and ``seeds`` default to the protocol's.
+    """All points of the grid, ordered by method, bits, rate, seed; ``rates`` and ``seeds`` default to the protocol's.
+
+    Bits are the protocol's; a real-valued method has none and enters once.
 
     Raises:
         ProtocolError: rates for real noise, a rate outside 0..1, a repetition, or an empty grid.
@@ -82,8 +105,9 @@ def cells(
     _refuse_repeats("rate", chosen_rates)
     _refuse_repeats("seed", chosen_seeds)
     found = [
-        _cell(protocol, overrides, method, variant, rate, seed)
+        _cell(protocol, overrides, method, variant, bits, rate, seed)
         for method, variant in methods
+        for bits in _bits(protocol, method)
         for rate in chosen_rates
         for seed in chosen_seeds
     ]
@@ -113,7 +137,8 @@ def shards(cells: Sequence[CellKey], width: int, workers: int) -> list[list[Cell
 def describe(shard: Sequence[CellKey]) -> str:
     """``npc@paper on digits, 20 runs``."""
     first = shard[0]
-    return f"{first.method}@{first.variant} on {first.dataset}, {count(len(shard), 'run')}"
+    bits = "" if first.bits is None else f", {first.bits} bits"
+    return f"{first.method}@{first.variant} on {first.dataset}{bits}, {count(len(shard), 'run')}"
 
 
 def count(n: int, noun: str) -> str:
@@ -121,8 +146,20 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def _bits(protocol: Protocol, method: str) -> tuple[int | None, ...]:
+    if protocol.task == "label-hashing" and _class_of(method).binary:
+        return protocol.bits
+    return (None,)
+
+
 def _cell(
-    protocol: Protocol, overrides: Mapping[str, Any], method: str, variant: str, rate: float | None, seed: int
+    protocol: Protocol,
+    overrides: Mapping[str, Any],
+    method: str,
+    variant: str,
+    bits: int | None,
+    rate: float | None,
+    seed: int,
 ) -> CellKey:
     return CellKey(
         task=protocol.task,
@@ -138,6 +175,7 @@ def _cell(
         backbone=protocol.backbone.label,
         track=protocol.track,
         seed=seed,
+        bits=bits,
     )
 
 

@@ -8,15 +8,19 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from ..datasets import label_noise, registry
 from ..datasets import noise as noise_models
-from ..datasets import registry
 from ..datasets.types import DataError, PairDataset, PairSplit
 from ..results.store import BrokenRecord, RecordStore
 from .plan import runs_folder
 from .protocol import load_protocol, protocol_names
+
+if TYPE_CHECKING:
+    from ..methods.contract import Method
 
 Row = Sequence[str]
 _LAST_COLUMN = 70
@@ -50,9 +54,12 @@ def methods(plugins: Sequence[Path]) -> str:
             broken.append(str(error))
             continue
         cls = entry.cls
-        notes = [*sorted(cls.flags), *(f"needs {need}" for need in sorted(cls.needs)), entry.package]
-        rows.append((name, ", ".join(cls.variants), cls.label, ", ".join(note for note in notes if note)))
-    text = _table(("method", "variants (first = default)", "printed as", "notes"), rows)
+        notes = [*_task_notes(cls), *sorted(cls.flags), *(f"needs {need}" for need in sorted(cls.needs)), entry.package]
+        notes_text = ", ".join(note for note in notes if note)
+        rows.append((cls.task, name, ", ".join(cls.variants), cls.label, notes_text))
+    # sorted() keeps the order of names within a task
+    rows.sort(key=lambda row: row[0] == "label-hashing")
+    text = _table(("task", "method", "variants (first = default)", "printed as", "notes"), rows)
     return "\n".join([text, *(f"cannot be used: {reason}" for reason in broken)])
 
 
@@ -64,6 +71,7 @@ def protocols(data_root: Path | None) -> str:
         rates = protocol.noise.rates
         rows.append(
             (
+                protocol.task,
                 f"{name} v{protocol.version}",
                 protocol.dataset.name,
                 "real noise" if rates is None else f"{protocol.noise.model} " + " ".join(f"{rate:g}" for rate in rates),
@@ -71,7 +79,12 @@ def protocols(data_root: Path | None) -> str:
                 _availability(protocol.dataset.name, data_root) or "ready",
             )
         )
-    return _table(("protocol", "data", "noise", "budget", "here"), rows)
+    rows.sort(key=lambda row: row[0] == "label-hashing")
+    return _table(("task", "protocol", "data", "noise", "budget", "here"), rows)
+
+
+def _task_notes(cls: type[Method]) -> list[str]:
+    return ["real-valued"] if cls.task == "label-hashing" and not cls.binary else []
 
 
 def datasets(data_root: Path | None) -> str:
@@ -92,13 +105,18 @@ def datasets(data_root: Path | None) -> str:
 
 def noise() -> str:
     """Name, level and meaning of every noise model."""
-    # The module's docstring is where the models are defined in words.
-    texts = dict(re.findall(r"^``([\w-]+)``\n((?:    .*\n)+)", noise_models.__doc__ or "", re.MULTILINE))
     rows = [
-        (name, noise_models.level(name), " ".join(texts.get(name, "").split()) or "installed by another package")
-        for name in noise_models.names()
+        (name, noise_models.level(name), meaning)
+        for name, meaning in _meanings(noise_models.__doc__, noise_models.names())
     ]
+    rows += [(name, "label", meaning) for name, meaning in _meanings(label_noise.__doc__, label_noise.names())]
     return _table(("noise model", "level", "meaning"), rows)
+
+
+def _meanings(docstring: str | None, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The modules' docstrings are where the models are defined in words."""
+    texts = dict(re.findall(r"^``([\w-]+)``\n((?:    .*\n)+)", docstring or "", re.MULTILINE))
+    return [(name, " ".join(texts.get(name, "").split()) or "installed by another package") for name in names]
 
 
 def check_data(folder: Path) -> int:

@@ -24,6 +24,7 @@ from .schema import (
     DatasetChoice,
     Evaluation,
     Grants,
+    LabelEvaluation,
     MetaGrant,
     NoiseChoice,
     Numerics,
@@ -34,8 +35,8 @@ from .schema import (
 )
 
 __all__ = [
-    "DEFAULT", "SPECS", "BackboneChoice", "BudgetChoice", "DatasetChoice", "Evaluation", "Grants", "MetaGrant", "NoiseChoice", "Numerics",
-    "OptimizerChoice", "Protocol", "ProtocolError", "ScheduleChoice", "Selection", "load_protocol", "nearest", "protocol_names",
+    "DEFAULT", "SPECS", "BackboneChoice", "BudgetChoice", "DatasetChoice", "Evaluation", "Grants", "LabelEvaluation", "MetaGrant",
+    "NoiseChoice", "Numerics", "OptimizerChoice", "Protocol", "ProtocolError", "ScheduleChoice", "Selection", "load_protocol", "nearest", "protocol_names",
     "validated", "with_overrides",
 ]  # fmt: skip
 
@@ -48,6 +49,9 @@ OVERRIDES: Mapping[str, str] = {
     "noise_model": "noise.model",
     "rates": "noise.rates",
     "seeds": "seeds",
+    "bits": "bits",
+    "database": "evaluation.labels.database",
+    "database_codes": "evaluation.labels.codes",
     "track": "track",
     "epochs": "budget.epochs",
     "batch_size": "budget.batch_size",
@@ -57,7 +61,9 @@ OVERRIDES: Mapping[str, str] = {
     "dtype": "numerics.dtype",
 }
 # These have a place of their own in a cell's key, so that changing them needs no mark.
-IN_THE_KEY = frozenset({"dataset", "noise_model", "rates", "seeds"})
+IN_THE_KEY = frozenset({"dataset", "noise_model", "rates", "seeds", "bits"})
+# These have a meaning in one task only.
+OF_LABELS = frozenset({"bits", "database", "database_codes"})
 
 
 class ProtocolError(ValueError):
@@ -121,6 +127,11 @@ def with_overrides(protocol: Protocol, **changes: Any) -> tuple[Protocol, dict[s
         if name not in OVERRIDES:
             raise ProtocolError(f"a protocol has no override {name!r}{nearest(name, OVERRIDES)}")
         value = list(value) if isinstance(value, tuple) else value
+        if value is not None and name in OF_LABELS and protocol.task != "label-hashing":
+            raise ProtocolError(
+                f"protocol {protocol.name!r} is of the task {protocol.task!r} and has no {name.replace('_', ' ')} to choose; "
+                "leave it out or take a protocol of the task 'label-hashing'"
+            )
         if value is None or value == _value(content, OVERRIDES[name]):
             continue
         _set(content, OVERRIDES[name], value)

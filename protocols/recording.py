@@ -32,6 +32,12 @@ ENGINE = (
     "protocols/selection.py", "protocols/observe.py", "protocols/tasks.py", "protocols/setup.py", "methods/contract.py",
     "methods/network.py", "methods/optim.py", "methods/losses.py", "methods/backbones.py", "methods/partition.py",
 )  # fmt: skip
+ENGINE_OF: dict[str, tuple[str, ...]] = {
+    "pair-retrieval": (),
+    "label-hashing": ("protocols/label_hashing.py",),
+}
+METRICS_OF = {"pair-retrieval": "protocols/metrics.py", "label-hashing": "protocols/map_metrics.py"}
+NOISE_OF = {"pair-retrieval": "datasets/noise.py", "label-hashing": "datasets/label_noise.py"}
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
@@ -80,7 +86,7 @@ class Recorder:
         """What a checkpoint of this shard depends on: cells, sources, device kind and numerics."""
         return {
             "cells": [cell.cell_id for cell in shard],
-            "sources": source_digests(self.entry.source),
+            "sources": source_digests(self.entry.source, self.protocol.task),
             "torch": torch.__version__,
             "device": self.device.split(":")[0],
             "protocol": digest_of(self.protocol.model_dump(mode="json")),
@@ -127,7 +133,7 @@ class Recorder:
         self.store.write(
             record.model_copy(update={"outcome_digest": digest_of(outcome.model_dump(mode="json"), sidecar)}), sidecar
         )
-        self.event("cell_done", cell=cell.model_dump(), rsum=outcome.selected.full.rsum)
+        self.event("cell_done", cell=cell.model_dump(), score=outcome.selected.full.headline)
 
     def failed(self, cells: Sequence[CellKey], reason: str, trace: str) -> None:
         """Write failure records; a failure is a result too."""
@@ -163,7 +169,7 @@ class Recorder:
             packages[name] = version
         cuda = self.device.startswith("cuda")
         return Circumstances(
-            sources=source_digests(self.entry.source),
+            sources=source_digests(self.entry.source, self.protocol.task),
             data=dict(data.dataset.digests),
             git=_git(),
             packages=packages,
@@ -187,14 +193,13 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def source_digests(method_file: Path) -> dict[str, str]:
-    """Digests of the code that makes a record: method, engine, metrics, noise."""
-    engine = [ROOT / name for name in ENGINE]
+def source_digests(method_file: Path, task: str) -> dict[str, str]:
+    """Digests of the code that makes a record of this task: method, engine, metrics, noise."""
     return {
         "method": source_digest(method_files(method_file)),
-        "engine": source_digest(engine),
-        "metrics": source_digest([ROOT / "protocols/metrics.py"]),
-        "noise": source_digest([ROOT / "datasets/noise.py"]),
+        "engine": source_digest([ROOT / name for name in (*ENGINE, *ENGINE_OF[task])]),
+        "metrics": source_digest([ROOT / METRICS_OF[task]]),
+        "noise": source_digest([ROOT / NOISE_OF[task]]),
     }
 
 

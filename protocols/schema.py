@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class Strict(BaseModel):
@@ -46,7 +53,7 @@ class NoiseChoice(Strict):
 class BackboneChoice(Strict):
     """The trainable heads, see ``nocobench.methods.contract.Backbone``."""
 
-    kind: Literal["residual_adapter", "projection", "mlp"] = "mlp"
+    kind: Literal["residual_adapter", "projection", "mlp", "hashing"] = "mlp"
     hidden: int | None = Field(default=1024, ge=1)
     dim: int = Field(default=512, ge=1)
     normalise_inputs: bool = True
@@ -54,17 +61,19 @@ class BackboneChoice(Strict):
 
     @property
     def label(self) -> str:
-        return self.kind if self.kind == "residual_adapter" else f"{self.kind}-{self.dim}"
+        if self.kind == "residual_adapter":
+            return self.kind
+        return f"{self.kind}-{self.hidden if self.kind == 'hashing' else self.dim}"
 
     @model_validator(mode="after")
-    def _mlp_has_a_hidden_layer(self) -> Self:
-        if self.kind == "mlp" and self.hidden is None:
-            raise ValueError("kind 'mlp' needs 'hidden', the width of its hidden layer")
+    def _hidden_layers_have_a_width(self) -> Self:
+        if self.kind in ("mlp", "hashing") and self.hidden is None:
+            raise ValueError(f"kind {self.kind!r} needs 'hidden', the width of its hidden layers")
         return self
 
 
 class ScheduleChoice(Strict):
-    kind: Literal["constant", "cosine", "cosine-in-samples", "step"] = "cosine"
+    kind: Literal["constant", "cosine", "cosine-in-samples", "step", "cosine-in-epochs"] = "cosine"
     warmup_steps: int = Field(default=500, ge=0)
     warmup_share: float = Field(default=0.1, ge=0, le=1)
     period: int = Field(default=30, ge=1)
@@ -74,7 +83,7 @@ class ScheduleChoice(Strict):
 class OptimizerChoice(Strict):
     """See ``nocobench.methods.optim.Optimizer``."""
 
-    rule: Literal["adamw", "adam", "sgd"] = "adamw"
+    rule: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
@@ -96,16 +105,44 @@ class BudgetChoice(Strict):
 class Selection(Strict):
     """Which epoch is reported: the first best one by ``metric`` on ``split``, or the last."""
 
-    metric: Literal["rsum", "mean_r1"] = "rsum"
+    metric: Literal["rsum", "mean_r1", "mean_map"] = "rsum"
     split: Literal["val", "noisy-val", "last"] = "val"
 
 
+class LabelEvaluation(Strict):
+    """What queries search in the task ``label-hashing`` (protocol-noisy-labels.md section 4), and with which codes.
+
+    ``database``: ``test`` (test items search the other modality of the test split, their own counterpart included), ``train`` (the training
+    items) or ``rest`` (whatever the data set keeps as a database). Validation items search the validation split in the first case, the
+    training items in the others. ``codes`` of the database: by the ``hash-function`` of the modality that is searched, as training itself
+    ``learned`` them for its items (which knows their noisy labels), or ``fused`` from both modalities of an item. ``k`` is that of MAP@k.
+    """
+
+    database: Literal["test", "train", "rest"] = "test"
+    codes: Literal["hash-function", "learned", "fused"] = "hash-function"
+    k: int = Field(default=50, ge=1)
+
+    @model_validator(mode="after")
+    def _learned_codes_are_of_training_items(self) -> Self:
+        if self.codes == "learned" and self.database != "train":
+            raise ValueError("codes 'learned' exist for training items only; they go with 'database: train'")
+        return self
+
+
 class Evaluation(Strict):
-    """How the test split is searched: whole, and as the mean over ``folds`` consecutive folds of images where folds > 1."""
+    """How the test split is searched: whole, and as the mean over ``folds`` consecutive folds of images where folds > 1.
+
+    ``labels`` belongs to the task ``label-hashing``, and is not written in the other.
+    """
 
     folds: int = Field(default=1, ge=1)
     headline: Literal["full", "folds"] = "full"
     block: int = Field(default=1024, ge=1)
+    labels: LabelEvaluation | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_labels(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "labels", None)
 
     @model_validator(mode="after")
     def _headline_exists(self) -> Self:
@@ -146,11 +183,12 @@ class Protocol(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: int = Field(ge=1)
-    task: Literal["pair-retrieval"] = "pair-retrieval"
+    task: Literal["pair-retrieval", "label-hashing"] = "pair-retrieval"
     description: str
     dataset: DatasetChoice
     noise: NoiseChoice
     seeds: tuple[int, ...]
+    bits: tuple[int, ...] = ()
     backbone: BackboneChoice
     budget: BudgetChoice
     track: Literal["fixed-budget", "author-recipe"] = "fixed-budget"
@@ -158,6 +196,29 @@ class Protocol(Strict):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     numerics: Numerics = Field(default_factory=Numerics)
     grants: Grants = Field(default_factory=Grants)
+
+    @model_serializer(mode="wrap")
+    def _without_absent_bits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(_without(handler(self), "bits", []), "bits", ())
+
+    @model_validator(mode="after")
+    def _parts_belong_to_the_task(self) -> Self:
+        hashing = self.task == "label-hashing"
+        for what, given, key in (
+            ("lengths of codes", bool(self.bits), "bits"),
+            ("what is searched", self.evaluation.labels is not None, "evaluation.labels"),
+            ("heads for codes", self.backbone.kind == "hashing", "backbone.kind: hashing"),
+            ("a metric of labels", self.selection.metric == "mean_map", "selection.metric: mean_map"),
+        ):
+            if given != hashing:
+                needs = "needs" if hashing else "has no"
+                raise ValueError(f"task {self.task!r} {needs} {what} ({key!r})")
+        _no_repeats("bits", self.bits)
+        if self.bits and not all(1 <= bits <= 4096 for bits in self.bits):
+            raise ValueError(f"a code of {min(self.bits)} to {max(self.bits)} bits; 1 to 4096 are possible")
+        if hashing and self.evaluation.folds > 1:
+            raise ValueError("task 'label-hashing' has no folds; leave 'evaluation.folds' out")
+        return self
 
     @model_validator(mode="after")
     def _seeds_are_usable(self) -> Self:
@@ -167,6 +228,11 @@ class Protocol(Strict):
         if min(self.seeds) < 0:
             raise ValueError(f"seed {min(self.seeds)} is negative; seeds are 0, 1, 2, ...")
         return self
+
+
+def _without(written: dict[str, Any], key: str, absent: Any) -> dict[str, Any]:
+    """Leave a key out that a task does not have, so that what is written of the other tasks stays as it was."""
+    return {name: value for name, value in written.items() if name != key or value != absent}
 
 
 def _no_repeats(what: str, values: tuple[Any, ...]) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from ..results.record import EpochEntry, RetrievalScores, TestResult
+from ..results.record import EpochEntry, LabelEpochEntry, RetrievalScores, Scores, TestResult
 from .protocol import Selection
 from .tasks import EpochScores
+
+_HISTORY: TypeAdapter[list[EpochEntry | LabelEpochEntry]] = TypeAdapter(list[EpochEntry | LabelEpochEntry])
 
 
 @dataclass
@@ -17,7 +20,7 @@ class Tracker:
     """The memory of one run. Epoch 0 (before training) enters the history but is selected only if nothing else exists."""
 
     rule: Selection
-    history: list[EpochEntry] = field(default_factory=list)
+    history: list[EpochEntry | LabelEpochEntry] = field(default_factory=list)
     selected: TestResult | None = None
     last: TestResult | None = None
     best_on_test: TestResult | None = None
@@ -32,20 +35,11 @@ class Tracker:
     ) -> bool:
         """Note an epoch; True when it is now the selected one. ``single`` scores the first network alone, asked for only then."""
         result = scores.result(epoch)
-        self.history.append(
-            EpochEntry(
-                epoch=epoch,
-                val_rsum=scores.val.rsum,
-                val_mean_r1=scores.val.mean_r1,
-                test_rsum=scores.test_full.rsum,
-                noisy_val_rsum=None if scores.noisy_val is None else scores.noisy_val.rsum,
-                losses=losses,
-            )
-        )
+        self.history.append(scores.entry(epoch, losses))
         if epoch == 1:
             self._forget_start()
         self.last = result
-        if self.best_on_test is None or result.full.rsum > self.best_on_test.full.rsum:
+        if self.best_on_test is None or result.full.headline > self.best_on_test.full.headline:
             self.best_on_test = result
         if scores.noisy_val is not None and self._value(scores.noisy_val) > self.best_noisy:
             self.best_noisy, self.on_noisy_val = self._value(scores.noisy_val), result
@@ -59,8 +53,10 @@ class Tracker:
         self.selected = self.best_on_test = self.on_noisy_val = None
         self.best_score = self.best_noisy = float("-inf")
 
-    def _value(self, scores: RetrievalScores) -> float:
-        return scores.rsum if self.rule.metric == "rsum" else scores.mean_r1
+    def _value(self, scores: Scores) -> float:
+        if self.rule.metric == "mean_r1" and isinstance(scores, RetrievalScores):
+            return scores.mean_r1
+        return scores.headline
 
     def _is_better(self, scores: EpochScores) -> bool:
         if self.rule.split == "last":
@@ -82,7 +78,7 @@ class Tracker:
 
     def restore(self, payload: dict[str, object], ranks: dict[str, np.ndarray]) -> None:
         """Put back what :meth:`payload` gave."""
-        self.history = [EpochEntry.model_validate(entry) for entry in payload["history"]]  # type: ignore[attr-defined]
+        self.history = _HISTORY.validate_python(payload["history"])
         for name in ("selected", "last", "best_on_test", "on_noisy_val", "single_network"):
             value = payload[name]
             setattr(self, name, None if value is None else TestResult.model_validate(value))

@@ -7,6 +7,7 @@ import torch
 from ..methods.contract import Backbone, Budget, GradientMethod, Method, Spec
 from ..methods.optim import Optimizer, Schedule
 from ..methods.registry import MethodError
+from ..results.record import CellKey
 from .protocol import Numerics, Protocol
 from .tasks import ShardData
 
@@ -35,8 +36,8 @@ def budget_of(protocol: Protocol, method: type[Method]) -> Budget:
     return Budget(protocol.budget.epochs, protocol.budget.batch_size, optimizer)
 
 
-def spec_for(protocol: Protocol, method: type[Method], data: ShardData) -> Spec:
-    """Sizes, dimensions, backbone, budget and grants."""
+def spec_for(protocol: Protocol, method: type[Method], data: ShardData, cell: CellKey) -> Spec:
+    """Sizes, dimensions, classes, bits, backbone, budget and grants."""
     return Spec(
         n_pairs=data.tables.n_pairs,
         n_images=len(data.tables.images),
@@ -47,4 +48,8 @@ def spec_for(protocol: Protocol, method: type[Method], data: ShardData) -> Spec:
         budget=budget_of(protocol, method),
         n_meta_images=data.n_meta_images,
         grants=protocol.grants.names,
+        n_classes=data.n_classes,
+        multi_label=data.multi_label,
+        bits=cell.bits or 0,
+        dataset=data.dataset.name,
     )

@@ -1,14 +1,15 @@
-"""The task ``pair-retrieval``: what noise touches, what a method receives, how a model is scored.
+"""What a task is, and the task ``pair-retrieval``: what noise touches, what a method receives, how a model is scored.
 
-The engine asks a task for the data of a shard and for scores of an encoder, and nothing else. ``label-hashing`` will be a second class
-with the same two answers.
+The engine asks a task for the data of a shard and for scores of an encoder, and nothing else. ``label_hashing.py`` holds the other task.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,16 @@ from ..datasets import noise as noise_models
 from ..datasets import registry as dataset_registry
 from ..datasets.reserve import reserve_images
 from ..datasets.types import EvalView, MetaView, OracleView, PairDataset, PairSplit
-from ..methods.contract import Encoder
-from ..results.record import CellKey, NoiseFacts, RetrievalScores, TestResult
+from ..methods.contract import Encoder, Method
+from ..results.record import (
+    CellKey,
+    EpochEntry,
+    LabelEpochEntry,
+    NoiseFacts,
+    RetrievalScores,
+    Scores,
+    TestResult,
+)
 from . import metrics
 from .drivers import Tables
 from .protocol import Protocol
@@ -27,27 +36,26 @@ from .protocol import Protocol
 META_SEED = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShardData:
-    """Everything about the data of a shard: tables and views on the device, and what only the evaluator may know."""
+    """Everything about the data of a shard that all tasks have: tables on the device, and what only the evaluator may know."""
 
     dataset: PairDataset
     tables: Tables
     oracles: Sequence[OracleView]
     noise: Sequence[NoiseFacts]
-    val: EvalView
-    test: EvalView
-    noisy_val: Sequence[Tensor | None]
     n_meta_images: int
+    n_classes: int = 0
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
-class EpochScores:
-    """What is measured of one model: validation, validation with the training noise, test, and the test ranks per query."""
+class EpochScores(ABC):
+    """What is measured of one model: validation, validation with the training noise, test, and the test results per query."""
 
-    val: RetrievalScores
-    noisy_val: RetrievalScores | None
-    test_full: RetrievalScores
+    val: Scores
+    noisy_val: Scores | None
+    test_full: Scores
     test_folds: RetrievalScores | None
     ranks: dict[str, np.ndarray]
 
@@ -55,9 +63,13 @@ class EpochScores:
         """The test part as a record keeps it."""
         return TestResult(epoch=epoch, full=self.test_full, folds=self.test_folds)
 
+    @abstractmethod
+    def entry(self, epoch: int, losses: dict[str, float]) -> EpochEntry | LabelEpochEntry:
+        """The line of a record's history."""
 
-class PairRetrieval:
-    """Image-text retrieval with mismatched training pairs (specs/protocol-noisy-correspondence.md)."""
+
+class Task(ABC):
+    """The answers that the engine needs of a task."""
 
     def __init__(self, protocol: Protocol, data_root: Path | None, device: torch.device) -> None:
         self.protocol = protocol
@@ -65,12 +77,74 @@ class PairRetrieval:
         self.device = device
         self.dtype = getattr(torch, protocol.numerics.dtype)
 
+    @abstractmethod
     def prepare(self, cells: Sequence[CellKey]) -> ShardData:
         """Load the data set once and draw every cell's noise.
 
         Raises:
             DataError: data that is missing or unusable.
         """
+
+    @abstractmethod
+    def score(self, encoder: Encoder, data: Any, run: int) -> EpochScores:
+        """All scores of one model of run ``run``; ``data`` is what :meth:`prepare` gave.
+
+        Raises:
+            ValueError: embeddings that are not finite.
+        """
+
+    def applies_to(self, method: Method) -> str | None:
+        """None, or the reason why this method cannot be scored as the protocol wants."""
+        return None
+
+    def similarity_density(self) -> bool:
+        """Whether the similarity of given training pairs tells clean from noisy ones, so that its histogram is worth keeping."""
+        return False
+
+    def features(self, array: np.ndarray) -> Tensor:
+        """A table on the device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
+
+    def index(self, array: np.ndarray) -> Tensor:
+        """Positions on the device, int64."""
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairData(ShardData):
+    """With the splits of pair retrieval; ``noisy_val`` = the noisy assignment of the validation captions per run."""
+
+    val: EvalView
+    test: EvalView
+    noisy_val: Sequence[Tensor | None]
+
+
+@dataclass(frozen=True)
+class PairScores(EpochScores):
+    """Recalls."""
+
+    val: RetrievalScores
+    noisy_val: RetrievalScores | None
+    test_full: RetrievalScores
+
+    def entry(self, epoch: int, losses: dict[str, float]) -> EpochEntry:
+        return EpochEntry(
+            epoch=epoch,
+            val_rsum=self.val.rsum,
+            val_mean_r1=self.val.mean_r1,
+            test_rsum=self.test_full.rsum,
+            noisy_val_rsum=None if self.noisy_val is None else self.noisy_val.rsum,
+            losses=losses,
+        )
+
+
+class PairRetrieval(Task):
+    """Image-text retrieval with mismatched training pairs (specs/protocol-noisy-correspondence.md)."""
+
+    def similarity_density(self) -> bool:
+        return True
+
+    def prepare(self, cells: Sequence[CellKey]) -> PairData:
         choice = self.protocol.dataset
         dataset = dataset_registry.load(choice.name, self.data_root, **choice.options)
         train, meta = dataset.splits["train"], None
@@ -78,13 +152,13 @@ class PairRetrieval:
             train, meta = reserve_images(train, self.protocol.grants.clean_meta_set.share, dataset.name, META_SEED)
         drawn = [self._noise(dataset.name, train, cell) for cell in cells]
         tables = Tables(
-            self._features(train.images),
-            self._features(train.captions),
-            torch.stack([self._index(d.target_index) for d in drawn]),
+            self.features(train.images),
+            self.features(train.captions),
+            {"image_of_pair": torch.stack([self.index(d.target_index) for d in drawn])},
             None if meta is None else self._meta(meta),
         )
         val = dataset.splits["val"]
-        return ShardData(
+        return PairData(
             dataset=dataset,
             tables=tables,
             oracles=[
@@ -100,12 +174,7 @@ class PairRetrieval:
             n_meta_images=0 if meta is None else meta.n_images,
         )
 
-    def score(self, encoder: Encoder, data: ShardData, run: int) -> EpochScores:
-        """All scores of one model of run ``run``.
-
-        Raises:
-            ValueError: embeddings that are not finite.
-        """
+    def score(self, encoder: Encoder, data: PairData, run: int) -> PairScores:
         val_images, val_texts = encoder.images(data.val.images), encoder.texts(data.val.captions)
         test_images, test_texts = encoder.images(data.test.images), encoder.texts(data.test.captions)
         evaluation = self.protocol.evaluation
@@ -121,7 +190,7 @@ class PairRetrieval:
             folds = metrics.fold_scores(
                 test_images, test_texts, data.test.image_of_caption, evaluation.folds, block=evaluation.block
             )
-        return EpochScores(
+        return PairScores(
             val=scores(val_images, val_texts, data.val.image_of_caption)[1],
             noisy_val=None if noisy is None else scores(val_images, val_texts, noisy)[1],
             test_full=full,
@@ -138,23 +207,13 @@ class PairRetrieval:
         if not cell.rate or self.protocol.noise.options:
             return None
         drawn = noise_models.realise(cell.noise, f"{dataset}/val", val.image_of_caption, cell.rate, cell.seed)
-        return self._index(drawn.target_index)
-
-    def _features(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
-
-    def _index(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(self.device)
+        return self.index(drawn.target_index)
 
     def _view(self, split: PairSplit) -> EvalView:
-        return EvalView(
-            self._features(split.images), self._features(split.captions), self._index(split.image_of_caption)
-        )
+        return EvalView(self.features(split.images), self.features(split.captions), self.index(split.image_of_caption))
 
     def _meta(self, split: PairSplit) -> MetaView:
-        return MetaView(
-            self._features(split.images), self._features(split.captions), self._index(split.image_of_caption)
-        )
+        return MetaView(self.features(split.images), self.features(split.captions), self.index(split.image_of_caption))
 
 
 Scorer = Callable[[Encoder, int], EpochScores]

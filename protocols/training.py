@@ -27,7 +27,7 @@ from .drivers import ContractError
 from .observe import Histograms, SignalLog, similarity_histograms, summarise
 from .recording import Recorder
 from .selection import Tracker
-from .tasks import EpochScores, PairRetrieval, ShardData
+from .tasks import EpochScores, ShardData, Task
 
 
 class Interrupted(Exception):
@@ -92,7 +92,7 @@ class ShardTraining:
         method: GradientMethod,
         shard: Sequence[CellKey],
         n_wanted: int,
-        task: PairRetrieval,
+        task: Task,
         data: ShardData,
         recorder: Recorder,
         checkpoint: CheckpointFile,
@@ -121,6 +121,10 @@ class ShardTraining:
             "initialisation", backbone=cell.backbone, network=network, seed=cell.seed, again=again
         ):
             return build()
+
+    @property
+    def _makes_codes(self) -> bool:
+        return self.method.task == "label-hashing" and self.method.binary
 
     @property
     def alive(self) -> list[int]:
@@ -342,7 +346,7 @@ class ShardTraining:
 
     def _encoder(self, slot: int, networks: Sequence[str]) -> Encoder:
         nets = self.driver.networks_of(slot)
-        return TowersEncoder([nets[name] for name in networks])
+        return TowersEncoder([nets[name] for name in networks], self._makes_codes)
 
     def _score(self, slot: int, networks: Sequence[str]) -> EpochScores:
         with torch.no_grad():
@@ -379,6 +383,8 @@ class ShardTraining:
             )
 
     def _similarities(self, slot: int) -> dict[str, np.ndarray]:
+        if not self.task.similarity_density():
+            return {}
         encoder, train = self._encoder(slot, self.method.tested), self.data.tables.of_run(slot)
         with torch.no_grad():
             return similarity_histograms(encoder, train, self.data.oracles[slot])
@@ -391,7 +397,7 @@ class ShardTraining:
             "runs": [memory.payload() for memory in self.memory],
         }
         ranks = [
-            {name: torch.from_numpy(array.astype(np.int64)) for name, array in memory.tracker.ranks.items()}
+            {name: torch.from_numpy(_storable(array)) for name, array in memory.tracker.ranks.items()}
             for memory in self.memory
         ]
         self.checkpoint.save({"driver": self.driver.tensors(), "ranks": ranks, "bad_step": self.bad_step}, facts)
@@ -405,5 +411,14 @@ class ShardTraining:
         self.bad_step = tensors["bad_step"]
         self.recorder.resume(facts["epoch"], facts["resumed_at"], facts["seconds"])
         for memory, kept, ranks in zip(self.memory, facts["runs"], tensors["ranks"], strict=True):
-            memory.restore(kept, {name: value.cpu().numpy().astype(np.uint32) for name, value in ranks.items()})
+            memory.restore(kept, {name: _restored(value.cpu().numpy()) for name, value in ranks.items()})
         return int(facts["epoch"])
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """Counts as int64, because torch saves no uint32; other numbers as they are."""
+    return array.astype(np.int64) if array.dtype == np.uint32 else array
+
+
+def _restored(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.uint32) if array.dtype == np.int64 else array

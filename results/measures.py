@@ -60,6 +60,31 @@ def _retrieval() -> list[Measure]:
     return [*recalls, *sums, *ranks]
 
 
+def _label_retrieval() -> list[Measure]:
+    def precision(name: str, label: str, unit: str = "%") -> Measure:
+        return Measure(name, label, "higher", 0.0, 100.0, 1, unit)
+
+    ties = "%, all ties broken"
+    return [
+        precision("i2t_map", "i2t MAP"),
+        precision("t2i_map", "t2i MAP"),
+        precision("mean_map", "MAP", "%, mean of both directions"),
+        precision("mean_map_lower", "MAP, ties against", f"{ties} against the query"),
+        precision("mean_map_upper", "MAP, ties for", f"{ties} for the query"),
+        precision("mean_map_at_k", "MAP@k", "%, mean of both directions"),
+        precision("mean_precision_radius_2", "precision, radius 2", "%, within Hamming distance 2"),
+        precision("last_mean_map", "MAP, last epoch", "%, mean of both directions"),
+        precision("noisy_val_mean_map", "MAP, noisy validation", "%, mean of both directions"),
+        Measure("best_on_test_mean_map", "MAP, best test epoch", None, 0.0, 100.0, 1, "test-set selection"),
+        Measure("tie_width", "tie width", "lower", 0.0, 100.0, 1, "MAP in %, ties for the query minus against"),
+        Measure("map_optimism", "optimism gap", "lower", -100.0, 100.0, 1, "MAP, best test epoch minus selected"),
+        Measure("still_true", "still true", None, 0.0, 1.0, 2, "share of noisy rows that keep a true label"),
+        Measure(
+            "wrong_affinity", "wrong relations", None, 0.0, 1.0, 3, "share of pairs of training items related wrongly"
+        ),
+    ]
+
+
 def _costs_and_checks() -> list[Measure]:
     return [
         Measure("auc", "AUC", "higher", 0.0, 1.0, 3, "area under the ROC curve for recognising noisy pairs"),
@@ -78,7 +103,12 @@ def _costs_and_checks() -> list[Measure]:
 
 
 RECALLS: tuple[str, ...] = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
-MEASURES: dict[str, Measure] = {measure.name: measure for measure in [*_retrieval(), *_costs_and_checks()]}
+MEASURES: dict[str, Measure] = {
+    measure.name: measure for measure in [*_retrieval(), *_label_retrieval(), *_costs_and_checks()]
+}
+
+# The number that tables show first, by task.
+HEADLINES: dict[str, str] = {"pair-retrieval": "rsum", "label-hashing": "mean_map"}
 
 # On which level a noise model mismatches pairs; published tables mix them, ours never do (protocol-noisy-correspondence.md 3.3).
 NOISE_LEVELS: dict[str, str] = {
@@ -87,6 +117,15 @@ NOISE_LEVELS: dict[str, str] = {
     "caption-shuffle": "caption level",
     "image-shuffle": "image level: all captions of an image move together",
     "replay": "level of the published index file",
+}
+# What label noise models do; a rate means another thing under each (protocol-noisy-labels.md section 3).
+LABEL_NOISE: dict[str, str] = {
+    "nested-symmetric": "one wrong label for both modalities, never the true class: exactly this share of the items",
+    "symmetric": "one label for both modalities drawn from all classes, the true one included",
+    "per-modality-symmetric": "a label of its own for each modality, drawn from all classes",
+    "asymmetric": "half of the classes are taken for another class",
+    "multilabel-flip": "one label lost and one wrong label gained in this share of the rows",
+    "replay": "labels of a published file",
 }
 
 

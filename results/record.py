@@ -12,7 +12,7 @@ import json
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 SCHEMA_VERSION = 1
 Status = Literal["done", "failed", "timeout", "not_applicable"]
@@ -29,6 +29,7 @@ class CellKey(Frozen):
 
     ``protocol`` and ``version`` name the protocol file; ``overrides`` lists what the command line changed of it, as
     ``key -> value``, so that an overridden run can never be mistaken for the protocol's own. ``rate`` is None for real noise.
+    ``bits`` is the length of the codes of a hashing method; None, and then not written, for everything else.
     """
 
     task: str
@@ -43,6 +44,14 @@ class CellKey(Frozen):
     backbone: str
     track: Literal["fixed-budget", "author-recipe"]
     seed: int
+    bits: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_bits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = handler(self)
+        if written.get("bits", 0) is None:
+            del written["bits"]
+        return written
 
     @property
     def cell_id(self) -> str:
@@ -74,6 +83,45 @@ class RetrievalScores(Frozen):
     rsum: float
     mean_r1: float
 
+    @property
+    def headline(self) -> float:
+        """The number that tables show first."""
+        return self.rsum
+
+
+class LabelRanking(Frozen):
+    """One direction of label-based retrieval, in percent: means over the queries that have a relevant item in the database.
+
+    ``map`` (whole database) and ``map_at_k`` are expected over random order of ties, ``lower`` and ``upper`` break all ties against and for
+    the query; ``precision_radius_2`` is the share of relevant items within Hamming distance 2 (0 where nothing is that near), None
+    for real-valued embeddings. ``queries`` have a relevant item, ``without_relevant`` have none and are left out.
+    """
+
+    map: float
+    lower: float
+    upper: float
+    map_at_k: float
+    precision_radius_2: float | None
+    queries: int
+    without_relevant: int
+
+
+class LabelScores(Frozen):
+    """Both directions; ``mean_map`` = mean of the two MAPs over the whole database; ``k`` of ``map_at_k``."""
+
+    i2t: LabelRanking
+    t2i: LabelRanking
+    mean_map: float
+    k: int
+
+    @property
+    def headline(self) -> float:
+        """The number that tables show first."""
+        return self.mean_map
+
+
+Scores = RetrievalScores | LabelScores
+
 
 class TestResult(Frozen):
     """Test scores of the model after ``epoch`` (0 = before training, otherwise epochs done).
@@ -85,7 +133,7 @@ class TestResult(Frozen):
     __test__: ClassVar[bool] = False  # not a test, whatever pytest thinks of the name
 
     epoch: int
-    full: RetrievalScores
+    full: RetrievalScores | LabelScores
     folds: RetrievalScores | None = None
 
 
@@ -97,6 +145,16 @@ class EpochEntry(Frozen):
     val_mean_r1: float
     test_rsum: float
     noisy_val_rsum: float | None = None
+    losses: dict[str, float] = Field(default_factory=dict)
+
+
+class LabelEpochEntry(Frozen):
+    """The same for label-based retrieval: mean MAP in percent; ``noisy_val_map`` on validation items with noisy labels."""
+
+    epoch: int
+    val_map: float
+    test_map: float
+    noisy_val_map: float | None = None
     losses: dict[str, float] = Field(default_factory=dict)
 
 
@@ -124,6 +182,15 @@ class NoiseFacts(Frozen):
     digest: str
 
 
+class LabelNoiseFacts(NoiseFacts):
+    """What label noise did: ``still_true`` = share of noisy rows that keep a true label; ``wrong_entries`` = share of given labels that are
+    wrong; ``wrong_affinity`` = share of pairs of items whose relation (share a label or not) is wrong."""
+
+    still_true: float
+    wrong_entries: float
+    wrong_affinity: float
+
+
 class Outcome(Frozen):
     """The numbers of a finished run.
 
@@ -137,10 +204,10 @@ class Outcome(Frozen):
     best_on_test: TestResult
     single_network: TestResult | None = None
     selected_on_noisy_val: TestResult | None = None
-    history: tuple[EpochEntry, ...]
+    history: tuple[EpochEntry | LabelEpochEntry, ...]
     signals: tuple[SignalSummary, ...] = ()
     facts: dict[str, float] = Field(default_factory=dict)
-    noise: NoiseFacts
+    noise: LabelNoiseFacts | NoiseFacts
     parameters: int
     networks_at_test: int
     gradient_steps: int

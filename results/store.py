@@ -63,7 +63,7 @@ class RecordStore:
             / protocol_folder(cell.protocol, cell.version, cell.overrides)
             / folder_name(cell.dataset)
             / folder_name(f"{cell.noise}-{rate}")
-            / folder_name(f"{cell.method}@{cell.variant}")
+            / folder_name(f"{cell.method}@{cell.variant}{'' if cell.bits is None else f'-{cell.bits}bits'}")
             / f"seed{cell.seed}.json"
         )
 

@@ -17,7 +17,10 @@ import numpy as np
 import torch
 
 # A file with one of these prefixes (before the double underscore) must be consumed.
-PREFIXES = ("clip", "ncr", "npc", "mwn", "retrieval_metrics")
+PREFIXES = (
+    "clip", "ncr", "npc", "mwn", "retrieval_metrics",
+    "rshnl", "mgsh", "nrch", "mrl", "nirnl", "ucch", "hcch", "map_metrics", "noise_labels",
+)  # fmt: skip
 
 # "Exact" for numbers with a fraction: 100 * (k / n) and 100 * k / n may round apart in the last bits.
 SAME_NUMBER = 8 * float(np.finfo(np.float64).eps)
@@ -53,11 +56,16 @@ class Oracle:
     Args:
         stem: name of the file.
         arrays: its arrays.
-        tolerance: the tolerance text of its JSON file, such as ``loss rtol 1e-9, prob rtol 1e-5, indices exact``.
+        tolerance: the tolerance text of its JSON file, such as ``loss rtol 1e-9, prob rtol 1e-5, indices exact``; a number alone
+            (``1e-10``) is meant both relatively and absolutely.
+        constants: what the official code had fixed, from the JSON file.
     """
 
-    def __init__(self, stem: str, arrays: dict[str, np.ndarray], tolerance: str) -> None:
+    def __init__(
+        self, stem: str, arrays: dict[str, np.ndarray], tolerance: str, constants: dict[str, Any] | None = None
+    ) -> None:
         self.stem = stem
+        self.constants = constants or {}
         self.arrays = arrays
         self.text = tolerance
         self.failures: dict[str, str] = {}
@@ -70,7 +78,11 @@ class Oracle:
         """Read ``path`` (.npz) and the JSON file beside it."""
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return cls(path.stem, arrays, json.loads(path.with_suffix(".json").read_text())["tolerance"])
+        facts = json.loads(path.with_suffix(".json").read_text())
+        tolerance = facts["tolerance"]
+        if isinstance(tolerance, dict):
+            tolerance = ", ".join(f"{kind} {value}" for kind, value in tolerance.items() if kind in ("rtol", "atol"))
+        return cls(path.stem, arrays, tolerance, facts.get("constants"))
 
     @property
     def names(self) -> list[str]:
@@ -146,7 +158,7 @@ class Oracle:
     def corrupted(self) -> Oracle:
         """The same inputs with wrong results, to prove that a consumer notices."""
         wrong = {name: _corrupt(array) if name.startswith("out_") else array for name, array in self.arrays.items()}
-        return Oracle(self.stem, wrong, self.text)
+        return Oracle(self.stem, wrong, self.text, self.constants)
 
     def _bounds(self, expected: np.ndarray, rtol: float | None, atol: float | None) -> tuple[float, float]:
         named_rtol, named_atol = _stated(self.text)
@@ -175,7 +187,8 @@ def _stated(text: str) -> tuple[list[float], list[float]]:
     number = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
     relative = [float(x) for x in re.findall(rf"rtol {number}", text)]
     absolute = [float(a or b) for a, b in re.findall(rf"atol {number}|{number} absolute", text)]
-    return relative, absolute
+    bare = [float(x) for x in re.findall(r"(?<![\w.])(?<!rtol )(?<!atol )(\d+(?:\.\d+)?e-\d+)(?! absolute)", text)]
+    return relative + bare, absolute + bare
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> str | None:

@@ -132,7 +132,7 @@ def _linear_driver(
     method: Any, optimizer: Optimizer, oracle: Oracle, images: np.ndarray, texts: np.ndarray
 ) -> BatchedDriver:
     flat_images, flat_texts = (tensor(x.reshape(-1, x.shape[-1])) for x in (images, texts))
-    tables = Tables(flat_images, flat_texts, torch.arange(len(flat_images))[None])
+    tables = Tables(flat_images, flat_texts, {"image_of_pair": torch.arange(len(flat_images))[None]})
     module = LinearPair(*(tensor(oracle[f"in_{k}"]) for k in ("wi", "wt", "logit_scale")))
     rules = {"net": replace(optimizer, clip_norm=method.optimizers()["net"].clip_norm)}
     method.optimizers = lambda: rules
@@ -175,7 +175,7 @@ def npc_memory_bank(oracle: Oracle) -> None:
     oracle.check("out_clean_index", clean.nonzero().squeeze(1), exact=True)
     _, first, image_of_pair = np.unique(oracle["in_image_id"], return_index=True, return_inverse=True)
     identity = LinearPair(torch.eye(images.shape[1]).double(), torch.eye(texts.shape[1]).double(), torch.zeros(()))
-    train = Tables(images[first], texts, tensor(image_of_pair)[None]).of_run(0)
+    train = Tables(images[first], texts, {"image_of_pair": tensor(image_of_pair)[None]}).of_run(0)
     bank = nearest_clean_pairs(_bound(identity), train, clean, normalise_bank=False)
     # Captions of one image have identical image rows: which of them is named is arbitrary, so the chosen image is compared.
     chosen = oracle["in_image_id"][bank[0].numpy()]
@@ -394,7 +394,9 @@ def _meta_driver(oracle: Oracle, main: nn.Module) -> tuple[BatchedDriver, MetaWe
     weight_net.load_state_dict({k: tensor(oracle[f"in_vnet_{k.replace('.', '_')}"]) for k in weight_net.state_dict()})
     x, y, index = table("")
     driver = BatchedDriver(
-        method, {"net": [main], "weight": [weight_net]}, Tables(x, y, index[None], MetaView(*table("meta_")))
+        method,
+        {"net": [main], "weight": [weight_net]},
+        Tables(x, y, {"image_of_pair": index[None]}, MetaView(*table("meta_"))),
     )
     driver.start_states([None])  # type: ignore[list-item]
     return driver, method

@@ -28,7 +28,7 @@ from nocobench.methods.registry import register
 from nocobench.protocols import engine
 from nocobench.protocols.contract_checks import EPOCHS, cells_of, small_protocol
 from nocobench.protocols.protocol import Grants, NoiseChoice, Selection
-from nocobench.protocols.tasks import EpochScores, PairRetrieval, ShardData
+from nocobench.protocols.tasks import PairData, PairRetrieval, PairScores, ShardData
 from nocobench.results.record import CellKey
 from torch import Tensor, nn
 
@@ -84,7 +84,7 @@ def test_what_is_granted_must_also_be_asked_for() -> None:
 class Sentinel(PairRetrieval):
     """Counts who touches the oracle."""
 
-    def prepare(self, cells: Sequence[CellKey]) -> ShardData:
+    def prepare(self, cells: Sequence[CellKey]) -> PairData:
         data = super().prepare(cells)
         SEEN["oracles"] = data.oracles
         return data
@@ -174,13 +174,13 @@ class Scripted(PairRetrieval):
     script: list[tuple[float, float | None, float]] = []
     calls: dict[int, int]
 
-    def score(self, encoder: Any, data: ShardData, run: int) -> EpochScores:
+    def score(self, encoder: Any, data: PairData, run: int) -> PairScores:
         real = super().score(encoder, data, run)
         self.calls = getattr(self, "calls", {})
         epoch = self.calls.get(run, 0)
         self.calls[run] = epoch + 1
         val, noisy, test = self.script[epoch]
-        return EpochScores(
+        return PairScores(
             val=real.val.model_copy(update={"rsum": val, "mean_r1": -val}),
             noisy_val=None if noisy is None else real.val.model_copy(update={"rsum": noisy, "mean_r1": -noisy}),
             test_full=real.test_full.model_copy(update={"rsum": test}),

@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nocobench.methods.backbones import Towers
-from nocobench.methods.contract import Backbone, Batch, BoundNetwork, Budget, Spec, StepOutput
+from nocobench.methods.contract import Backbone, Batch, BoundNetwork, Budget, Spec, StepOutput, batch_from
 from nocobench.methods.hana import HaNa, hardness_factor, momentum, negative_push, rank_within
 from nocobench.methods.npc import Npc
 from nocobench.methods.optim import Optimizer
 from nocobench.methods.partition import mixture_unless_equal, separation_ratio
 from nocobench.protocols.contract_checks import Trial, small_protocol
-from nocobench.protocols.drivers import Tables, batch_from
+from nocobench.protocols.drivers import Tables
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -73,7 +73,7 @@ def scene(params: Any = PAPER, cls: Any = HaNa, epochs: int = 8, seed: int = 0, 
         torch.manual_seed(seed)
         module = Towers(spec).double().eval()
     bound = BoundNetwork(module, {k: v.detach() for k, v in module.named_parameters()}, torch.tensor(0.01).double())
-    train = Tables(images, captions, torch.arange(N)[None]).of_run(0)
+    train = Tables(images, captions, {"image_of_pair": torch.arange(N)[None]}).of_run(0)
     method = cls(params, spec)
     state = dict(method.state(train, {"net": bound}, None))
     bank = torch.randint(0, N, (2, N), generator=generator)
@@ -299,7 +299,7 @@ def test_every_switch_maps_over_runs(switch: str) -> None:
     images, captions = (torch.stack([getattr(run.train, name) for run in runs]) for name in ("images", "captions"))
 
     def one(params: Any, state: Any, images: Tensor, captions: Tensor) -> Tensor:
-        train = Tables(images, captions, torch.arange(N)[None]).of_run(0)
+        train = Tables(images, captions, {"image_of_pair": torch.arange(N)[None]}).of_run(0)
         net = BoundNetwork(runs[0].net.module, params, runs[0].net.learning_rate)
         out = runs[0].method.loss({"net": net}, {"all": batch_from(train, torch.arange(SIZE), None)}, state, "train")
         return sum(out.loss.values())

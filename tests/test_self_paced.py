@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from nocobench.methods.backbones import Towers
-from nocobench.methods.contract import Backbone, BoundNetwork, Budget, Spec, StepOutput
+from nocobench.methods.contract import Backbone, BoundNetwork, Budget, Spec, StepOutput, batch_from
 from nocobench.methods.optim import Optimizer
 from nocobench.methods.self_paced import SelfPaced, pace_weight
 from nocobench.protocols.contract_checks import Trial, small_protocol
-from nocobench.protocols.drivers import Tables, batch_from
+from nocobench.protocols.drivers import Tables
 from nocobench.protocols.protocol import Grants
 from torch import Tensor
 
@@ -40,7 +40,7 @@ def data() -> tuple[Any, BoundNetwork]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Towers(SPEC).double().eval()
-    return Tables(images, captions, torch.arange(N)[None]).of_run(0), BoundNetwork(
+    return Tables(images, captions, {"image_of_pair": torch.arange(N)[None]}).of_run(0), BoundNetwork(
         module, dict(module.named_parameters())
     )
 

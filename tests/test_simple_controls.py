@@ -10,13 +10,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nocobench.methods.backbones import Towers
-from nocobench.methods.contract import Backbone, Batch, BoundNetwork, Budget, GradientMethod, Spec, StepOutput
+from nocobench.methods.contract import (
+    Backbone,
+    Batch,
+    BoundNetwork,
+    Budget,
+    GradientMethod,
+    Spec,
+    StepOutput,
+    batch_from,
+)
 from nocobench.methods.gmm_bank import GmmBank
 from nocobench.methods.hana import HaNa
 from nocobench.methods.msian import FixedWeight
 from nocobench.methods.optim import Optimizer
 from nocobench.methods.soft_nce import SoftNce, likelihood_weight
-from nocobench.protocols.drivers import Tables, batch_from
+from nocobench.protocols.drivers import Tables
 from torch import Tensor
 
 N, SIZE, EPOCHS = 24, 8, 8
@@ -33,7 +42,7 @@ def nets_of(method: GradientMethod) -> dict[str, BoundNetwork]:
 def table() -> Any:
     generator = torch.Generator().manual_seed(0)
     images, captions = (torch.randn(N, 5, generator=generator, dtype=torch.float64) for _ in range(2))
-    return Tables(images, captions, torch.arange(N)[None]).of_run(0)
+    return Tables(images, captions, {"image_of_pair": torch.arange(N)[None]}).of_run(0)
 
 
 def first_batch() -> Batch:
