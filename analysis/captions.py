@@ -16,15 +16,16 @@ from .resampling import FEWEST_SEEDS
 def caption(
     frame: pd.DataFrame, keys: dict[str, Any], rows: Sequence[Row], wanted: Sequence[Measure], expected: int, many: bool
 ) -> str:
-    """``expected`` cells per row; ``many``: some row has several seeds. ``<best>``, ``<second>`` stand for how a format marks them."""
+    """``expected`` cells in all; ``many``: some row has several seeds. ``<best>``, ``<second>`` stand for how a format marks them."""
     sentences = [
-        f"{_what(wanted)} on {_key(keys, 'dataset')} ({_gallery(keys)}), {_spread(rows)}",
+        f"{_what(wanted)} on {_key(keys, 'dataset')} ({_searched(keys)}), {_spread(rows)}",
+        _ties(frame, keys),
         f"Protocol {_protocol(keys)}",
         f"Noise: {_key(keys, 'noise')} ({', '.join(sorted(set(frame['noise_level'])))}){_realised(frame)}",
         f"Selection: {_key(keys, 'selection')}",
         f"Track: {_key(keys, 'track')}; backbone: {_key(keys, 'backbone')}",
         _legend(rows, many),
-        _counts(frame, expected * len(rows)),
+        _counts(frame, expected),
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
@@ -56,6 +57,33 @@ def _spread(rows: Sequence[Row]) -> str:
 def _key(keys: dict[str, Any], name: str) -> str:
     value = keys.get(name)
     return f"several {name}s, see rows" if value is None else str(value)
+
+
+def _searched(keys: dict[str, Any]) -> str:
+    """What test queries search: the gallery of pairs, or the database of label-based retrieval with its codes."""
+    if keys.get("task") != "label-hashing":
+        return _gallery(keys)
+    databases = {
+        "test": "test items search the other modality of the test split",
+        "train": "test items search the training items",
+        "rest": "test items search all other items, training items among them",
+    }
+    codes = {
+        "hash-function": "codes of the database by the hash function",
+        "learned": "codes of the database as training learned them, labels included",
+        "fused": "codes of the database fused from both modalities",
+    }
+    database, kind = (str(keys.get(name)) for name in ("database", "database_codes"))
+    return f"{databases.get(database, 'several databases, see rows')}; {codes.get(kind, 'several kinds of codes, see rows')}"
+
+
+def _ties(frame: pd.DataFrame, keys: dict[str, Any]) -> str:
+    if keys.get("task") != "label-hashing":
+        return ""
+    widths = frame.loc[frame["status"] == "done"].groupby("bits")["tie_width"].max()
+    words = "; ".join(f"{int(bits)} bits: {width:.1f}" for bits, width in widths.items())
+    text = "MAP over the whole database, expected over random order of ties"
+    return text + (f", which could shift a run by up to (best minus worst order, points) {words}" if words else "")
 
 
 def _gallery(keys: dict[str, Any]) -> str:

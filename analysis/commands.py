@@ -14,7 +14,7 @@ from ..results.record import CellKey, RunRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .layout import Table
+    from .layout import Rate, Table, TableOptions
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 PROGRAM = "python run_benchmark.py"
@@ -53,6 +53,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="npc (all variants) or npc@paper")
     group.add_argument("--noise", nargs="+", type=float, default=[], metavar="RATE")
     group.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED")
+    group.add_argument("--bits", nargs="+", type=int, default=[], metavar="N", help="lengths of codes (label-hashing)")
     group.add_argument("--gallery", choices=["headline", "full", "folds"], default="headline",
                        help="scores on the whole test split, or mean over folds (default: what the protocol reports)")  # fmt: skip
 
@@ -63,7 +64,7 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to print")
     group.add_argument("--format", choices=FORMATS, default="terminal", help="(default: %(default)s)")
     group.add_argument("--columns", choices=["compact", "paper"], default="compact",
-                       help="rSum only, or R@1/5/10 both ways and rSum (default: %(default)s)")  # fmt: skip
+                       help="rSum or mean MAP only, or every recall or MAP of both ways (default: %(default)s)")  # fmt: skip
     group.add_argument(
         "--honesty", action="store_true", help="networks at test, parameters, seconds, optimism gap, ..."
     )
@@ -79,8 +80,9 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
     _source(parser)
     _filters(parser)
+    # map-vs-noise and map-curves are other names of rsum-vs-noise and validation-curves.
     parser.add_argument("--kinds", nargs="+", metavar="KIND",
-                        help="weight-density, clean-probability-density, loss-density, similarity-density, rsum-vs-noise, "
+                        help="weight-density, clean-probability-density, loss-density, similarity-density, precision-recall, rsum-vs-noise, "
                         "validation-curves, auc-curves, critical-difference (default: all)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: figures/ in the results folder)")
 
@@ -88,7 +90,7 @@ def _figures_arguments(parser: argparse.ArgumentParser) -> None:
 def _significance_arguments(parser: argparse.ArgumentParser) -> None:
     _source(parser)
     _filters(parser)
-    parser.add_argument("--measure", default="rsum", metavar="NAME", help="what is compared (default: %(default)s)")
+    parser.add_argument("--measure", metavar="NAME", help="what is compared (default: rsum, or mean_map for labels)")
     parser.add_argument("--format", choices=["terminal", "markdown"], default="terminal", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
 
@@ -124,10 +126,16 @@ def _short_tables(runs: Path, cells: Sequence[CellKey], is_stale: Callable[[RunR
         mine = [cell for cell in cells if (cell.protocol, cell.dataset) == (keys["protocol"], keys["dataset"])]
         options = TableOptions(
             methods=tuple(dict.fromkeys(f"{cell.method}@{cell.variant}" for cell in mine)),
-            rates=tuple(dict.fromkeys(cell.rate for cell in mine)),
+            rates=tuple(dict.fromkeys(_place(cell) for cell in mine)),
             seeds=tuple(dict.fromkeys(cell.seed for cell in mine)),
         )
         yield make_table(part, options)
+
+
+def _place(cell: CellKey) -> Rate:
+    from .layout import Coded
+
+    return Coded(cell.rate, cell.bits) if cell.task == "label-hashing" else cell.rate
 
 
 def tables(given: argparse.Namespace) -> int:
@@ -137,20 +145,18 @@ def tables(given: argparse.Namespace) -> int:
         AnalysisError: no such records, or a hole under ``--strict``.
     """
     from .frame import parts
-    from .tables import COMPACT, HONESTY, PAPER, TableOptions, make_table, variants_table
+    from .tables import make_table, variants_table
 
     frame = _frame(given)
-    options = TableOptions(
-        measures=PAPER if given.columns == "paper" else COMPACT,
-        extras=HONESTY if given.honesty else (),
-        strict=given.strict,
-        mixed=given.mixed,
-    )
-    groups = [frame] if given.mixed else [part for _, part in parts(frame)]
-    if given.variants_of:
-        made = [variants_table(part, given.variants_of, options) for part in _with_method(groups, given.variants_of)]
+    if given.mixed:
+        groups = [part for _, part in frame.groupby("task", sort=True)]
     else:
-        made = [make_table(part, options) for part in groups]
+        groups = [part for _, part in parts(frame)]
+    if given.variants_of:
+        groups = _with_method(groups, given.variants_of)
+        made = [variants_table(part, given.variants_of, _options(given, part)) for part in groups]
+    else:
+        made = [make_table(part, _options(given, part)) for part in groups]
     if given.published is not None:
         from .published import load_published, with_published
 
@@ -163,6 +169,19 @@ def tables(given: argparse.Namespace) -> int:
         return 0
     _deliver(_texts(made, given.format), given.out)
     return 0
+
+
+def _options(given: argparse.Namespace, part: pd.DataFrame) -> TableOptions:
+    from .layout import COMPACT, COMPACT_LABELS, HONESTY, HONESTY_LABELS, PAPER, PAPER_LABELS, TableOptions
+
+    labels = bool((part["task"] == "label-hashing").any())
+    compact, paper, honesty = (COMPACT_LABELS, PAPER_LABELS, HONESTY_LABELS) if labels else (COMPACT, PAPER, HONESTY)
+    return TableOptions(
+        measures=paper if given.columns == "paper" else compact,
+        extras=honesty if given.honesty else (),
+        strict=given.strict,
+        mixed=given.mixed,
+    )
 
 
 def figures(given: argparse.Namespace) -> int:
@@ -226,6 +245,7 @@ def _frame(given: argparse.Namespace) -> pd.DataFrame:
         "dataset": given.datasets,
         "rate": given.noise,
         "seed": given.seeds,
+        "bits": given.bits,
     }
     frame = select(frame, **{column: values for column, values in wanted.items() if values})
     names = frame["method"] + "@" + frame["variant"]

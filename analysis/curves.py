@@ -1,4 +1,4 @@
-"""Lines: rSum against the noise rate, validation over epochs (memorisation shows as a fall), recognition of noisy pairs over epochs."""
+"""Lines: rSum or MAP against the noise rate, validation over epochs (memorisation shows as a fall), recognition of noisy pairs over epochs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ..results.record import EpochEntry, LabelEpochEntry
 from .stored import Setting, StoredRun, by_method, by_rate, by_setting, labels_of, page_words, pages, rate_words
 from .style import GREY, Look, drawing, finish, legend, looks, marked, new_figure, save, wrap
 
 MOST_LINES = 12
-RSUM = "rSum (sum of six recalls in %)"
 SIGNALS = {"weight": "low weight", "clean_probability": "low clean probability", "loss": "high loss"}
 GALLERIES = {"full": "whole test split as one gallery", "folds": "mean over folds of the test split"}
 
@@ -50,29 +50,31 @@ def curve(series: Sequence[Mapping[float, float]]) -> Curve:
     )
 
 
-def draw_rsum(runs: Sequence[StoredRun], out_dir: Path) -> list[Path]:
-    """Test rSum per method: lines over the noise rates, or points where there is one rate only (real noise among them)."""
+def draw_scores(runs: Sequence[StoredRun], out_dir: Path) -> list[Path]:
+    """Test score per method: lines over the noise rates, or points where there is one rate only (real noise among them)."""
     paths = []
     for setting, group in by_setting(runs, with_rate=False):
         rates = list(by_rate(group))
-        chosen = {name: _over_rates(mine, lambda run: run.rsum) for name, mine in by_method(group).items()}
-        last = {name: _over_rates(mine, lambda run: run.last_rsum) for name, mine in by_method(group).items()}
+        chosen = {name: _over_rates(mine, lambda run: run.score) for name, mine in by_method(group).items()}
+        last = {name: _over_rates(mine, lambda run: run.last_score) for name, mine in by_method(group).items()}
         if len(rates) > 1:
-            paths += _in_pages(setting, group, chosen, out_dir, "rsum-vs-noise", _RsumOverRates(chosen, last))
+            paths += _in_pages(
+                setting, group, chosen, out_dir, f"{_short(setting).lower()}-vs-noise", _ScoresOverRates(chosen, last)
+            )
         elif any(map(len, chosen.values())):
             with drawing():
                 figure = _points(setting, rates[0], chosen, last, labels_of(group))
-                paths += save(figure, out_dir, f"rsum-vs-noise_{setting.slug()}")
+                paths += save(figure, out_dir, f"{_short(setting).lower()}-vs-noise_{setting.slug()}")
     return paths
 
 
 def draw_validation(runs: Sequence[StoredRun], out_dir: Path) -> list[Path]:
-    """Validation rSum after each epoch: a panel per noise rate, the selected epoch marked."""
+    """Validation score after each epoch: a panel per noise rate, the selected epoch marked."""
     paths = []
     for setting, group in by_setting(runs, with_rate=False):
         panels = {rate: by_method(part) for rate, part in by_rate(group).items()}
         lines = {
-            rate: {name: curve([{e.epoch: e.val_rsum for e in run.outcome.history} for run in mine]) for name, mine in methods.items()}
+            rate: {name: curve([{e.epoch: val_score(e) for e in run.outcome.history} for run in mine]) for name, mine in methods.items()}
             for rate, methods in panels.items()
         }  # fmt: skip
         chosen = {
@@ -101,6 +103,21 @@ def draw_auc(runs: Sequence[StoredRun], out_dir: Path) -> list[Path]:
         if names:
             paths += _in_pages(setting, group, names, out_dir, "auc-curves", _Auc(panels))
     return paths
+
+
+def val_score(entry: EpochEntry | LabelEpochEntry) -> float:
+    """The headline of the task on the validation split after one epoch."""
+    return entry.val_map if isinstance(entry, LabelEpochEntry) else entry.val_rsum
+
+
+def _short(setting: Setting) -> str:
+    return "rSum" if setting.task == "pair-retrieval" else "MAP"
+
+
+def _where(setting: Setting) -> str:
+    if setting.task == "pair-retrieval":
+        return f"Scores on the {GALLERIES[setting.gallery]}"
+    return "MAP over the whole database, expected over ties"
 
 
 def _auc_by_epoch(run: StoredRun, signal: str) -> dict[float, float]:
@@ -173,7 +190,7 @@ def _panels(
 
 
 @dataclass(frozen=True)
-class _RsumOverRates:
+class _ScoresOverRates:
     chosen: Lines
     last: Lines
 
@@ -186,16 +203,16 @@ class _RsumOverRates:
             for name in names:
                 _line(panel, lines[name], styles[name], **marked(styles[name], 4))
             panel.set_title(title)
-            panel.set_xlabel("noise rate (% of pairs)")
+            panel.set_xlabel(f"noise rate (% of {setting.things})")
             panel.set_xticks(sorted({x for one in lines.values() for x in one.x}))
-        axes[0][0].set_ylabel(f"test {RSUM}".replace(" (", "\n("))
+        axes[0][0].set_ylabel(f"test {setting.score}".replace(" (", "\n("))
         axes[0][0].set_ylim(*_limits([*self.chosen.values(), *self.last.values()], least=0.0))
         legend(figure, names, labels)
         caption = (
-            f"{setting.caption()} Scores on the {GALLERIES[setting.gallery]}; left after the selected epoch ({setting.selection}), right "
+            f"{setting.caption()} {_where(setting)}; left after the selected epoch ({setting.selection}), right "
             f"after the last. {band_words([self.chosen[name] for name in names])}"
         )
-        finish(figure, f"rSum against noise rate: {setting.words()}{more}", caption)
+        finish(figure, f"{_short(setting)} against noise rate: {setting.words()}{more}", caption)
         return figure
 
 
@@ -222,12 +239,12 @@ class _Validation:
             if number + columns >= count:
                 panel.set_xlabel("epoch")
         for line in axes:
-            line[0].set_ylabel(f"validation {RSUM}".replace(" (", "\n("))
+            line[0].set_ylabel(f"validation {setting.score}".replace(" (", "\n("))
         legend(figure, names, labels)
         shown = [lines[name] for lines in self.lines.values() for name in names if name in lines]
         caption = (
             f"{setting.caption()} Epoch 0 is before training; methods in closed form have one point. Markers: selected epoch "
-            f"({setting.selection}), median over seeds; a fall after it, under noise, is a sign of memorised noisy pairs. "
+            f"({setting.selection}), median over seeds; a fall after it, under noise, is a sign of memorised noisy {setting.things}. "
             f"Scales differ between panels. {band_words(shown)}"
         )
         finish(figure, f"Validation over epochs: {setting.words()}{more}", caption)
@@ -274,10 +291,10 @@ class _Auc:
         )
         shown = [lines[name] for lines in self.panels.values() for name in names if name in lines]
         caption = (
-            f"{setting.caption()} Area under the ROC curve for recognising noisy training pairs by what each method logs, over visited "
-            f"pairs (those that a partition left out have weight 0), mean over its networks; 1 is perfect. {band_words(shown)}"
+            f"{setting.caption()} Area under the ROC curve for recognising noisy training {setting.things} by what each method logs, over visited "
+            f"{setting.things} (those that a partition left out have weight 0), mean over its networks; 1 is perfect. {band_words(shown)}"
         )
-        finish(figure, f"Recognition of noisy pairs: {setting.words()}{more}", caption)
+        finish(figure, f"Recognition of noisy {setting.things}: {setting.words()}{more}", caption)
         return figure
 
 
@@ -300,12 +317,12 @@ def _points(setting: Setting, rate: float | None, chosen: Lines, last: Lines, la
         axes.plot(last[name].mean, [height - 0.22], color=look.color, markerfacecolor="white", **marked(look, 4))
     axes.set_yticks(range(len(names)), [wrap(labels[name], 40) for name in names])
     axes.set_ylim(-0.7, len(names) - 0.3)
-    axes.set_xlabel(f"test {RSUM}")
+    axes.set_xlabel(f"test {setting.score}")
     spread = band_words(list(chosen.values()))
     caption = (
-        f"{setting.caption()} Scores on the {GALLERIES[setting.gallery]}. Filled: after the selected epoch ({setting.selection}); hollow: "
+        f"{setting.caption()} {_where(setting)}. Filled: after the selected epoch ({setting.selection}); hollow: "
         f"after the last. {spread.replace('Lines', 'Points').replace('band', 'bar')}"
     )
     where = setting.words() if rate is None else f"{setting.dataset}, {rate_words(rate)} ({setting.noise})"
-    finish(figure, f"rSum: {where}", caption)
+    finish(figure, f"{_short(setting)}: {where}", caption)
     return figure

@@ -192,18 +192,18 @@ def _signal_figure(setting: Setting, rows: Rows, signal: str, more: str) -> Figu
         _row_label(line[0], labels[name] + (f" (network {_network(runs[0], signal)})" if several else ""))
     for panel in axes[-1]:
         panel.set_xlabel("loss (own units)" if signal == "loss" else WORDS[signal])
-    _finish(figure, f"{WORDS[signal].capitalize()} of clean and noisy pairs: {setting.words()}{more}", _signal_caption(
+    _finish(figure, setting.things, f"{WORDS[signal].capitalize()} of clean and noisy {setting.things}: {setting.words()}{more}", _signal_caption(
         setting, signal, seeds_in_words(map(len, rows.values())), left_out
     ))  # fmt: skip
     return figure
 
 
 def _signal_caption(setting: Setting, signal: str, seeds: str, left_out: bool) -> str:
-    excluded = "Left out: share of clean | noisy pairs that the method's partition excluded (weight 0); the areas are less than 1 by that. "
+    excluded = f"Left out: share of clean | noisy {setting.things} that the method's partition excluded (weight 0); the areas are less than 1 by that. "
     return (
-        f"{setting.caption()} Probability density of the {WORDS[signal]} among clean and among noisy training pairs, pairs of {seeds} "
+        f"{setting.caption()} Probability density of the {WORDS[signal]} among clean and among noisy training {setting.things}, {setting.things} of {seeds} "
         f"pooled, {BINS} bins, a height per row. First, middle and last of the epochs that log it; selected: each seed's own "
-        f"({setting.selection}), or the nearest one that logs it. {excluded if left_out else ''}AUC: recognising noisy pairs by "
+        f"({setting.selection}), or the nearest one that logs it. {excluded if left_out else ''}AUC: recognising noisy {setting.things} by "
         f"{'high' if signal == 'loss' else 'low'} {WORDS[signal]}, mean over seeds (0.5 is chance)."
     )
 
@@ -235,7 +235,7 @@ def _similarity_figure(setting: Setting, rows: Rows, rates: list[float | None], 
         f"{setting.caption()} Probability density of the similarity of image and text among clean and among noisy training pairs under the "
         f"last epoch's model, pairs of {seeds_in_words(counts)} pooled, a height per row."
     )
-    _finish(figure, f"Similarity of clean and noisy pairs: {setting.words()}{more}", caption)
+    _finish(figure, setting.things, f"Similarity of clean and noisy pairs: {setting.words()}{more}", caption)
     return figure
 
 
@@ -291,13 +291,13 @@ def _epoch_words(epochs: Sequence[int]) -> str:
     return f"epoch {low}" if low == high else f"epochs {low} to {high}"
 
 
-def _finish(figure: Figure, title: str, caption: str) -> None:
+def _finish(figure: Figure, things: str, title: str, caption: str) -> None:
     handles = [
         Patch(
             facecolor=(colour, 0.3),
             edgecolor=colour,
             linestyle="-" if side == "clean" else (0, (4, 1)),
-            label=f"{side} pairs",
+            label=f"{side} {things}",
         )
         for side, colour in COLOURS.items()
     ]

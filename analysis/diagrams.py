@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..results.measures import HEADLINES
 from ..results.measures import measure as measure_named
 from ..results.store import protocol_folder
 from .significance import ALPHA, Ranking, Scores, rank, scores
@@ -20,7 +21,6 @@ from .style import GREY, drawing, finish, looks, marked, new_figure, save, wrap
 
 # What a diagram must not mix; data sets, noise models and rates are its blocks.
 KEYS = ["task", "protocol", "version", "overrides", "backbone", "track", "gallery", "selection"]
-MEASURE = "rsum"
 # Inches: the axis, room on either side of it, from the axis' end to the labels, a line of text.
 AXIS, SIDE, GAP, LINE = 3.8, 2.75, 0.42, 0.16
 MOST_TICK_LABELS = 14
@@ -80,12 +80,13 @@ def diagram_of(part: pd.DataFrame) -> Diagram | None:
     names = sorted(set(part["method"] + "@" + part["variant"]))
     if len(names) < 3:
         return None
-    whole = scores(part, names, MEASURE)
+    measure = HEADLINES[str(part["task"].iloc[0])]
+    whole = scores(part, names, measure)
     covered = whole.blocks().notna().sum()
     best: Diagram | None = None
     for least in sorted(set(covered)):
         kept = [name for name in names if covered[name] >= least]
-        ranking = rank(table) if len(kept) > 2 and (table := scores(part, kept, MEASURE)) else None
+        ranking = rank(table) if len(kept) > 2 and (table := scores(part, kept, measure)) else None
         if ranking is None:
             continue
         size = ranking.test.blocks * ranking.test.methods

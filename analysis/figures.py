@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from .curves import draw_auc, draw_rsum, draw_validation
+from .curves import draw_auc, draw_scores, draw_validation
 from .densities import draw_signal_densities, draw_similarity_densities
 from .diagrams import draw_critical_difference
 from .frame import AnalysisError
+from .precision_recall import draw_precision_recall
 from .stored import StoredRun, load_runs
 
 
@@ -49,10 +50,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of figure: how it is drawn, and what records must have for it."""
+    """One kind of figure: how it is drawn, what records must have for it, and for which task it is (None = all)."""
 
     draw: Callable[[Material, Path], list[Path]]
     needs: str
+    task: str | None = None
 
 
 def _signal(signal: str) -> Kind:
@@ -70,9 +72,15 @@ KINDS: dict[str, Kind] = {
     "similarity-density": Kind(
         lambda material, folder: draw_similarity_densities(material.with_arrays, folder),
         "no run here has similarities of clean and noisy pairs, which real noise cannot have",
+        "pair-retrieval",
     ),
-    "rsum-vs-noise": Kind(lambda material, folder: draw_rsum(material.runs, folder), "no run here is finished"),
+    "rsum-vs-noise": Kind(lambda material, folder: draw_scores(material.runs, folder), "no run here is finished"),
     "validation-curves": Kind(lambda material, folder: draw_validation(material.runs, folder), "no run here is finished"),
+    "precision-recall": Kind(
+        lambda material, folder: draw_precision_recall(material.with_arrays, folder),
+        "only runs of label-based retrieval have such curves",
+        "label-hashing",
+    ),
     "auc-curves": Kind(
         lambda material, folder: draw_auc(material.runs, folder),
         "no run here has both clean and noisy pairs under a logged weight, clean probability or loss",
@@ -84,12 +92,17 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+# The same kinds by their names in label-based retrieval.
+ALIASES = {"map-vs-noise": "rsum-vs-noise", "map-curves": "validation-curves"}
+
+
 def chosen_kinds(names: Sequence[str] | None) -> list[str]:
     """The kinds of those names, in our order; all for None.
 
     Raises:
         AnalysisError: unknown name, with the nearest known one.
     """
+    names = None if names is None else [ALIASES.get(name, name) for name in names]
     for name in names or ():
         if name not in KINDS:
             close = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.5)
@@ -123,6 +136,8 @@ def draw_all(
     material = Material(frame, say)
     paths: list[Path] = []
     missing: list[str] = []
+    if kinds is None:  # what belongs to other tasks than these records was not asked for
+        names = [name for name in names if KINDS[name].task in (None, *frame["task"])]
     for name in names:
         found = KINDS[name].draw(material, folder)
         paths += found
@@ -130,7 +145,7 @@ def draw_all(
             missing.append(f"no {name} figure: {KINDS[name].needs}")
     if not paths:
         raise AnalysisError(
-            "; ".join(missing) if len(missing) < len(KINDS) else "no run here is finished; nothing to draw"
+            "; ".join(missing) if len(missing) < len(names) or kinds else "no run here is finished; nothing to draw"
         )
     for sentence in missing:
         say(sentence)

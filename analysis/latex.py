@@ -2,12 +2,13 @@ r"""Tables in LaTeX: a ``table`` environment that needs ``\usepackage{booktabs}`
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..results.measures import Measure
-from .layout import Entry, Rate, Row, Table, rate_words
+from .layout import Coded, Entry, Rate, Row, Table, rate_words
 from .render import digits, extra, legend, measure_of
 
 # Characters of \\scriptsize that fit into one column and into both columns of a two-column article.
@@ -20,12 +21,7 @@ def to_latex(table: Table, label: str = "") -> str:
 
     What is too wide for a page has the extra columns below the others, or the rates below each other too.
     """
-    blocks = [_block(table, table.rates, table.extras)]
-    if _width(table, blocks) > TWO_COLUMNS and table.extras:
-        blocks = [_block(table, table.rates), _block(table, (), table.extras)]
-    if _width(table, blocks) > TWO_COLUMNS:
-        blocks = [_block(table, (rate,)) for rate in table.rates]
-        blocks += [_block(table, (), table.extras)] if table.extras else []
+    blocks = _coded_blocks(table) if any(isinstance(place, Coded) for place in table.rates) else _blocks(table)
     width = _width(table, blocks)
     name, size = "table*" if width > ONE_COLUMN else "table", "tiny" if width > TWO_COLUMNS else "scriptsize"
     columns = max(len(block.heads) for block in blocks)
@@ -52,15 +48,48 @@ class _Block:
 
     keys: tuple[tuple[Rate, str], ...]
     extras: tuple[Measure, ...]
-    upper: tuple[str, ...]
+    upper: tuple[tuple[str, int], ...]
     heads: tuple[str, ...]
+
+
+def _blocks(table: Table) -> list[_Block]:
+    blocks = [_block(table, table.rates, table.extras)]
+    if _width(table, blocks) > TWO_COLUMNS and table.extras:
+        blocks = [_block(table, table.rates), _block(table, (), table.extras)]
+    if _width(table, blocks) > TWO_COLUMNS:
+        blocks = [_block(table, (rate,)) for rate in table.rates]
+        blocks += [_block(table, (), table.extras)] if table.extras else []
+    return blocks
+
+
+def _coded_blocks(table: Table) -> list[_Block]:
+    """A block per measure, with the lengths of codes under each noise rate (the layout of RSHNL's Tables 1-3); rates below each other
+    where they do not fit side by side."""
+    places = [place for place in table.rates if isinstance(place, Coded)]
+    rates = list(dict.fromkeys(place.rate for place in places))
+    for groups in ([rates], [[rate] for rate in rates]):
+        blocks = [
+            _coded_block(one, [place for place in places if place.rate in group], len(table.measures) > 1)
+            for one in table.measures
+            for group in groups
+        ]
+        if _width(table, blocks) <= TWO_COLUMNS:
+            break
+    return [*blocks, _block(table, (), table.extras)] if table.extras else blocks
+
+
+def _coded_block(one: Measure, places: Sequence[Coded], named: bool) -> _Block:
+    upper = {rate: sum(place.rate == rate for place in places) for rate in dict.fromkeys(p.rate for p in places)}
+    words = [(f"{one.label}, {rate_words(rate)}" if named else rate_words(rate), n) for rate, n in upper.items()]
+    heads = tuple(place.bits_words for place in places)
+    return _Block(tuple((place, one.name) for place in places), (), tuple(words), heads)
 
 
 def _block(table: Table, rates: Sequence[Rate], extras: Sequence[Measure] = ()) -> _Block:
     single = len(table.measures) == 1
     keys = [(rate, one.name) for rate in rates for one in table.measures]
     heads = [rate_words(rate) if single else measure_of(table, (rate, name)).label for rate, name in keys]
-    upper = () if single else tuple(map(rate_words, rates))
+    upper = () if single else tuple((rate_words(rate), len(table.measures)) for rate in rates)
     return _Block(tuple(keys), tuple(extras), upper, (*heads, *(one.label for one in extras)))
 
 
@@ -104,11 +133,12 @@ def _padded_block(table: Table, block: _Block, columns: int) -> str:
     published = [row.published for row in rows]
     if any(published[1:]):
         body.insert(published.index(True), r"\midrule")
-    width, upper = len(table.measures), []
+    upper = []
     if block.upper:
-        groups = [f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(words)}}}" for words in block.upper]
-        rules = [f"\\cmidrule(lr){{{2 + k * width}-{1 + (k + 1) * width}}}" for k in range(len(groups))]
-        upper = [_line(["", *groups, *[""] * (columns - width * len(groups))]), "".join(rules)]
+        groups = [f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(words)}}}" for words, width in block.upper]
+        ends = list(itertools.accumulate((width for _, width in block.upper), initial=1))
+        rules = [f"\\cmidrule(lr){{{start + 1}-{end}}}" for start, end in itertools.pairwise(ends)]
+        upper = [_line(["", *groups, *[""] * (columns + 1 - ends[-1])]), "".join(rules)]
     heads = _line(["run", *_padded([escape_latex(words) for words in block.heads], columns)])
     return "\n".join([*upper, heads, r"\midrule", *body])
 

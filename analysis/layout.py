@@ -14,7 +14,27 @@ from ..results.measures import RECALLS, Measure
 COMPACT: tuple[str, ...] = ("rsum",)
 PAPER: tuple[str, ...] = (*RECALLS, "rsum")
 HONESTY: tuple[str, ...] = ("networks_at_test", "parameters", "seconds", "optimism", "single_rsum")
-Rate = float | None
+# The same for label-based retrieval: the mean of both directions, or each (RSHNL's Tables 1-3).
+COMPACT_LABELS: tuple[str, ...] = ("mean_map",)
+PAPER_LABELS: tuple[str, ...] = ("i2t_map", "t2i_map")
+HONESTY_LABELS: tuple[str, ...] = ("parameters", "seconds", "tie_width", "map_optimism", "mean_precision_radius_2")
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A place of a table of label-based retrieval: noise rate and length of codes, None for real-valued embeddings."""
+
+    rate: float | None
+    bits: int | None
+
+    @property
+    def bits_words(self) -> str:
+        """``64 bits`` or ``real-valued``."""
+        return "real-valued" if self.bits is None else f"{self.bits} bits"
+
+
+# Where the columns of a table stand: a noise rate (None = real noise), with bits where there are codes.
+Rate = float | None | Coded
 Rank = Literal["", "best", "second"]
 
 
@@ -23,15 +43,15 @@ class TableOptions:
     """What a table shows.
 
     Attributes:
-        measures: columns under every rate, names of ``results/measures.py``.
-        methods, rates, seeds: what should be there, methods as ``name@variant``; None = whatever the records have. Anything absent
+        measures: columns under every rate, names of ``results/measures.py``; empty = the headline of the task.
+        methods, rates, seeds: what should be there, methods as ``name@variant``, rates as numbers, or :class:`Coded` in label-based retrieval; None = whatever the records have. Anything absent
             is a hole.
         extras: columns of honesty, one number per row: the mean over its finished cells.
         strict: refuse a table with holes (other than "not applicable").
         mixed: put different protocols, versions or overrides into one table, each row saying which.
     """
 
-    measures: tuple[str, ...] = COMPACT
+    measures: tuple[str, ...] = ()
     methods: tuple[str, ...] | None = None
     rates: tuple[Rate, ...] | None = None
     seeds: tuple[int, ...] | None = None
@@ -105,5 +125,7 @@ class Notes:
 
 
 def rate_words(rate: Rate) -> str:
-    """``noise 0.4`` or ``real noise``."""
+    """``noise 0.4``, ``real noise`` or ``noise 0.4, 64 bits``."""
+    if isinstance(rate, Coded):
+        return f"{rate_words(rate.rate)}, {rate.bits_words}"
     return "real noise" if rate is None else f"noise {rate:g}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
@@ -104,7 +105,10 @@ def mcnemar(a_hits: ArrayLike, b_hits: ArrayLike) -> McNemar:
 
 @dataclass(frozen=True)
 class QueryTests:
-    """Two methods on the queries of one block and direction; ``difference`` of mean reciprocal rank, first minus second."""
+    """Two methods on the queries of one block and direction; ``difference`` of the mean ``measure``, first minus second.
+
+    ``mcnemar`` is empty where a query has no single hit to look at (average precision).
+    """
 
     block: tuple[str, ...]
     way: Direction
@@ -112,6 +116,7 @@ class QueryTests:
     difference: float
     p: float
     mcnemar: tuple[McNemar, ...]
+    measure: str = "reciprocal first-hit rank"
 
 
 def query_tests(
@@ -126,11 +131,34 @@ def query_tests(
     hits = [[_read(path, way, unreadable) for path in row] for row in both.itertuples(index=False)]
     pairs = [(a, b) for a, b in hits if a is not None and b is not None]
     if not pairs:
-        return None
+        return _precision_tests(both, block, way, (first, second), unreadable)
     tests = tuple(mcnemar(a.certain_hit(), b.certain_hit()) for a, b in pairs)
     difference = np.mean([a.reciprocal_rank() - b.reciprocal_rank() for a, b in pairs], axis=0)
     p = sign_flip_test(difference, generator(f"queries of {block} {way}, {first} against {second}"))
     return QueryTests(block, way, len(difference), float(difference.mean()), p, tests)
+
+
+def _precision_tests(
+    paths: pd.DataFrame, block: tuple[str, ...], way: Direction, names: tuple[str, str], unreadable: list[str]
+) -> QueryTests | None:
+    """The same on average precision (label-based retrieval), over the queries that have a relevant item."""
+    found = [[_precisions(path, way, unreadable) for path in row] for row in paths.itertuples(index=False)]
+    pairs = [(a, b) for a, b in found if a is not None and b is not None and a.shape == b.shape]
+    if not pairs:
+        return None
+    difference = np.mean([a - b for a, b in pairs], axis=0)
+    difference = difference[np.isfinite(difference)]
+    p = sign_flip_test(difference, generator(f"queries of {block} {way}, {names[0]} against {names[1]}"))
+    return QueryTests(block, way, len(difference), float(difference.mean()), p, (), "average precision")
+
+
+def _precisions(path: str, way: Direction, unreadable: list[str]) -> Floats | None:
+    try:
+        found = read_sidecar(sidecar_path(Path(path))).get(f"{way}_average_precision")
+    except SidecarError as error:
+        unreadable.append(str(error))
+        return None
+    return None if found is None else found.astype(np.float64)
 
 
 def _read(path: str, way: Direction, unreadable: list[str]) -> FirstHits | None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from ..results.measures import RECALLS, Measure
-from .layout import Entry, Rate, Row, Table, rate_words
+from .layout import Coded, Entry, Rate, Row, Table, rate_words
 
 NOTHING = "–"
 WIDTH = 100  # of plain text, in characters
@@ -90,8 +90,17 @@ def _panels(table: Table, width: int) -> tuple[list[_Panel], bool]:
     for one in table.measures:
         if one.name not in recalls:
             title = one.label if len(table.measures) > 1 else ""
-            panels += _filled(table, [((rate, one.name),) for rate in table.rates], title, width)
+            groups = [tuple((rate, one.name) for rate in same) for same in _same_rate(table.rates)]
+            panels += _filled(table, groups, title, width)
     return panels + _filled_extras(table, width), False
+
+
+def _same_rate(places: Sequence[Rate]) -> list[list[Rate]]:
+    """Places whose columns stay together: all lengths of codes of one noise rate."""
+    groups: dict[Rate, list[Rate]] = {}
+    for place in places:
+        groups.setdefault(place.rate if isinstance(place, Coded) else place, []).append(place)
+    return list(groups.values())
 
 
 def _filled_extras(table: Table, width: int) -> list[_Panel]:
@@ -195,7 +204,7 @@ def tidy(table: Table) -> pd.DataFrame:
         fixed = {"row": row.name, "label": row.label, "flags": ";".join(row.flags), "published": row.published}
         for (rate, name), entry in row.entries.items():
             facts = {
-                "rate": "real" if rate is None else rate,
+                **_place_facts(rate),
                 "measure": name,
                 "mean": entry.mean,
                 "std": entry.std,
@@ -214,6 +223,12 @@ def tidy(table: Table) -> pd.DataFrame:
             rows.append({**table.keys, **fixed, "rate": "all", "measure": name, "mean": value})
     # Nullable, because extras have neither.
     return pd.DataFrame(rows).astype({"n": "Int64", "expected": "Int64"})
+
+
+def _place_facts(place: Rate) -> dict[str, Any]:
+    if isinstance(place, Coded):
+        return {**_place_facts(place.rate), "bits": "real-valued" if place.bits is None else place.bits}
+    return {"rate": "real" if place is None else place}
 
 
 def to_csv(table: Table) -> str:

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from ..results.measures import HEADLINES
 from ..results.measures import measure as measure_named
 from .frame import AnalysisError
 from .ranks import (
@@ -122,17 +123,18 @@ class Ranking:
     cliques: list[tuple[str, ...]]
 
 
-def scores(frame: pd.DataFrame, methods: Sequence[str] | None = None, measure: str = "rsum") -> Scores:
-    """Gather what is to be compared.
+def scores(frame: pd.DataFrame, methods: Sequence[str] | None = None, measure: str | None = None) -> Scores:
+    """Gather what is to be compared. In label-based retrieval the length of codes is a part of a block (of its ``rate``).
 
     Args:
         frame: as :func:`.frame.load_frame` gives it.
         methods: ``npc`` (all its variants) or ``npc@paper``; None takes all.
-        measure: a column with a better direction.
+        measure: a column with a better direction; None = the headline of the task.
 
     Raises:
         AnalysisError: unknown measure or method, a measure without direction, fewer than two methods, mixed protocols or tracks.
     """
+    measure = measure or headline_of(frame)
     try:
         better = measure_named(measure).better
     except ValueError as error:
@@ -143,15 +145,44 @@ def scores(frame: pd.DataFrame, methods: Sequence[str] | None = None, measure: s
         )
     frame = frame.assign(name=frame["method"] + "@" + frame["variant"])
     done = _chosen(frame[(frame["status"] == "done") & np.isfinite(frame[measure].astype(float))].copy(), methods)
+    done, left_out = _of_one_kind(done)
     _refuse_mixture(done)
-    conditions, gaps = _conditions(done), _gaps(frame[frame["name"].isin(done["name"])])
-    done["rate"] = ["real" if np.isnan(rate) else f"{rate:.12g}" for rate in done["rate"].astype(float)]
+    conditions, gaps = (*_conditions(done), *left_out), _gaps(frame[frame["name"].isin(done["name"])])
+    done["rate"] = [_place(rate, bits) for rate, bits in zip(done["rate"].astype(float), done["bits"], strict=True)]
     runs = done.pivot(index=LEVELS, columns="name", values=measure).astype(float)
     paths = done.pivot(index=LEVELS, columns="name", values="path").fillna("")
     order = list(_overall(runs).sort_values(ascending=better == "lower", kind="stable").index)
     flags = {str(name): frozenset(f for row in part["flags"] for f in row) for name, part in done.groupby("name")}
     labels = unique_labels(zip(done["method"], done["variant"], done["label"], strict=True))
     return Scores(runs[order], labels, measure, paths[order], flags, conditions, gaps)
+
+
+def headline_of(frame: pd.DataFrame) -> str:
+    """The measure that tables of these records show first.
+
+    Raises:
+        AnalysisError: records of several tasks.
+    """
+    tasks = sorted(set(frame["task"]))
+    if len(tasks) > 1:
+        raise AnalysisError(
+            f"records mix task {' and '.join(tasks)}; select one of them with --protocol before comparing"
+        )
+    return HEADLINES[tasks[0]] if tasks else "rsum"
+
+
+def _place(rate: float, bits: float) -> str:
+    words = "real" if np.isnan(rate) else f"{rate:.12g}"
+    return words if np.isnan(bits) else f"{words}, {bits:.0f} bits"
+
+
+def _of_one_kind(done: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Codes only, where some methods have codes and others real-valued embeddings: the two share no block."""
+    real = done["bits"].isna() & (done["task"] == "label-hashing")
+    if not real.any() or real.all():
+        return done, ()
+    names = ", ".join(sorted(set(done.loc[real, "name"])))
+    return done[~real].copy(), (f"left out, because real-valued embeddings are not compared with codes: {names}",)
 
 
 def _conditions(done: pd.DataFrame) -> tuple[str, ...]:
@@ -175,7 +206,7 @@ def _gaps(frame: pd.DataFrame) -> tuple[str, ...]:
     ]  # fmt: skip
     methods = frame["name"].nunique()
     cells = sum(
-        len(part[["noise", "rate"]].drop_duplicates()) * part["seed"].nunique() * methods
+        len(part[["noise", "rate", "bits"]].drop_duplicates()) * part["seed"].nunique() * methods
         for _, part in frame.groupby("dataset")
     )
     return (*words, *([f"{cells - len(frame)} missing"] if cells > len(frame) else []))

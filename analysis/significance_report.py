@@ -16,7 +16,10 @@ from .ranks import holm, nemenyi_p, smallest_wilcoxon_p, wilcoxon_p
 from .resampling import FEWEST_SEEDS, Interval, gap_share, interquartile_mean
 from .significance import ALPHA, Comparison, Ranking, Scores, compare_all, rank, scores
 
-NOISE_BLIND = "clip@paper"  # the lower end of the gap; the upper one is the method flagged `oracle`
+NOISE_BLIND = (
+    "clip@paper",
+    "ce@paper",
+)  # the lower end of the gap, by task; the upper one is the method flagged `oracle`
 FEW_DATA_SETS = 6
 MANY_PAIRS, MANY_METHODS = 30, 8  # beyond these, tables show a part
 WIDTH = 100  # of terminal text, in characters
@@ -70,14 +73,14 @@ def _rendered(table: pd.DataFrame | None, style: str) -> list[str]:
 
 
 def significance_report(
-    frame: pd.DataFrame, methods: Sequence[str] | None = None, measure: str = "rsum", queries: bool = True
+    frame: pd.DataFrame, methods: Sequence[str] | None = None, measure: str | None = None, queries: bool = True
 ) -> Report:
     """Compare methods over the records of a frame.
 
     Args:
         frame: as :func:`.frame.load_frame` gives it.
         methods: ``npc`` (all its variants) or ``npc@paper``; None compares all.
-        measure: what to compare by.
+        measure: what to compare by; None = the headline of the task.
         queries: whether to read the sidecars for tests over queries.
 
     Raises:
@@ -91,7 +94,7 @@ def significance_report(
     sections.append(_many(table, ranking))
     if queries:
         sections.append(_queries(table))
-    title = f"Significance of differences in {measure_named(measure).label}"
+    title = f"Significance of differences in {measure_named(table.measure).label}"
     return Report(title, tuple(s for s in sections if s is not None), tuple(pairs), ranking)
 
 
@@ -151,16 +154,17 @@ def _summary(table: Scores, ranking: Ranking | None) -> Section:
 def _shares(table: Scores) -> tuple[dict[str, float], list[str]]:
     """Share of the gap between the noise-blind method and the oracle, per method, over blocks that have all three."""
     oracles = _oracles(table)
-    if NOISE_BLIND not in table.methods or len(oracles) != 1 or not table.higher_is_better:
+    blind = [name for name in NOISE_BLIND if name in table.methods]
+    if len(blind) != 1 or len(oracles) != 1 or not table.higher_is_better:
         return {}, []
-    anchors, shares = [NOISE_BLIND, oracles[0]], {}
+    anchors, shares = [blind[0], oracles[0]], {}
     blocks = table.blocks()
     for name in table.methods:
         part = blocks[list(dict.fromkeys([name, *anchors]))].dropna()
-        shares[name] = gap_share(part[name], part[NOISE_BLIND], part[oracles[0]]) if len(part) else np.nan
+        shares[name] = gap_share(part[name], part[blind[0]], part[oracles[0]]) if len(part) else np.nan
     return shares, [
-        f"Of gap: share of the gap between {table.labels[NOISE_BLIND]}, which ignores the noise (0 %), and "
-        f"{table.labels[oracles[0]]}, which is told the clean pairs (100 %)."
+        f"Of gap: share of the gap between {table.labels[blind[0]]}, which ignores the noise (0 %), and "
+        f"{table.labels[oracles[0]]}, which is told what is clean (100 %)."
     ]
 
 
@@ -317,11 +321,14 @@ def _queries(table: Scores) -> Section | None:
         f"{table.labels[first]} against {table.labels[second]}; name two methods to see another pair.",
         "This answers a different question: whether *these trained models* differ on further queries of this kind, not whether the methods "
         "differ on other data. It can be certain where the tests above are open.",
-        "p: randomisation test (sign flips) on the difference of the reciprocal first-hit rank, averaged over common seeds; Holm over "
+        f"p: randomisation test (sign flips) on the difference of the {_query_measure(results)}, averaged over common seeds; Holm over "
         "this table.",
-        "McNemar, exact, per seed, on R@1 (a tie for the first place is no hit). Captions of one image count as independent queries, which "
-        "they are not quite.",
     ]
+    if any(result is not None and result.mcnemar for result in results):
+        sentences.append(
+            "McNemar, exact, per seed, on R@1 (a tie for the first place is no hit). Captions of one image count as independent queries, which "
+            "they are not quite."
+        )
     if unreadable:
         count = len(set(unreadable))
         sentences.append(f"{_number(count, 'sidecar')} could not be used, the first because: {unreadable[0]}.")
@@ -332,17 +339,22 @@ def _queries(table: Scores) -> Section | None:
     return Section("Queries within a block", tuple(sentences), pd.DataFrame(rows))
 
 
+def _query_measure(results: Sequence[QueryTests | None]) -> str:
+    return next((result.measure for result in results if result is not None), "reciprocal first-hit rank")
+
+
 def _query_row(tests: QueryTests) -> dict[str, str]:
     dataset, noise, rate = tests.block
     rejected = sum(test.p < ALPHA for test in tests.mcnemar)
-    return {
+    row = {
         "block": f"{dataset}, {noise}" + ("" if rate == "real" else f" {rate}"),
         "direction": tests.way,
         "queries": str(tests.queries),
-        "reciprocal rank": f"{tests.difference:+.4f}",
-        f"McNemar p < {ALPHA}": f"{rejected} of {_number(len(tests.mcnemar), 'seed')}",
-        "p": _p(tests.p),
+        tests.measure.replace(" first-hit", ""): f"{tests.difference:+.4f}",
     }
+    if tests.mcnemar:
+        row[f"McNemar p < {ALPHA}"] = f"{rejected} of {_number(len(tests.mcnemar), 'seed')}"
+    return row | {"p": _p(tests.p)}
 
 
 def _ends(interval: Interval, digits: int, mirrored: bool = False) -> str:

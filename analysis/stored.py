@@ -14,13 +14,17 @@ import numpy as np
 import pandas as pd
 
 from ..results.files import folder_name
-from ..results.measures import NOISE_LEVELS
+from ..results.measures import HEADLINES, LABEL_NOISE, NOISE_LEVELS
 from ..results.record import Outcome, RunRecord
 from ..results.sidecar import SidecarError, read_sidecar, sidecar_path
 from ..results.store import protocol_folder
 from .frame import AnalysisError
 
 PLAIN_VARIANT = "paper"
+SCORES = {
+    "pair-retrieval": "rSum (sum of six recalls in %)",
+    "label-hashing": "MAP (%, mean of both directions)",
+}
 Name = TypeVar("Name")
 
 
@@ -41,38 +45,59 @@ class Setting:
     selection: str
     gallery: str
     rate: float | None = None
+    task: str = "pair-retrieval"
+    bits: int | None = None
+
+    @property
+    def things(self) -> str:
+        """What is clean or noisy: ``pairs``, or ``items`` where their labels are."""
+        return "pairs" if self.task == "pair-retrieval" else "items"
+
+    @property
+    def score(self) -> str:
+        """The headline of the task in words."""
+        return SCORES[self.task]
+
+    @property
+    def _codes(self) -> str:
+        if self.task == "pair-retrieval":
+            return ""
+        return "real-valued" if self.bits is None else f"{self.bits} bits"
 
     def slug(self) -> str:
         """For file names: ``digits-pairs-v1_digits_nested-mismatch-0.4``."""
         track = "" if self.track == "fixed-budget" else f"_{self.track}"
         rate = "" if self.rate is None else f"-{self.rate:g}"
-        return f"{self.folder}{track}_{folder_name(self.dataset)}_{folder_name(self.noise)}{rate}"
+        codes = f"_{self._codes.replace(' ', '-')}" if self._codes else ""
+        return f"{self.folder}{track}_{folder_name(self.dataset)}_{folder_name(self.noise)}{rate}{codes}"
 
     def words(self) -> str:
         """For titles: ``digits, 40 % noise (nested-mismatch)``."""
         if self.noise == "none":
             return f"{self.dataset}, real noise"
-        return f"{self.dataset}, " + (
+        codes = f", {self._codes}" if self._codes else ""
+        return f"{self.dataset}{codes}, " + (
             f"{self.noise} noise" if self.rate is None else f"{percent(self.rate)} noise ({self.noise})"
         )
 
     def caption(self) -> str:
         """Protocol, track, backbone and what noise means here."""
-        level = NOISE_LEVELS.get(self.noise, "level as the noise model defines it")
+        known = NOISE_LEVELS if self.task == "pair-retrieval" else LABEL_NOISE
+        level = known.get(self.noise, "level as the noise model defines it")
         changes = f", overridden: {self.changes}" if self.changes else ""
         return f"Protocol {self.protocol}{changes}; track {self.track}; backbone {self.backbone}. Noise: {self.noise} ({level})."
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A finished run. ``name`` is ``method@variant``; ``rsum`` and ``last_rsum`` are on the test gallery that ``gallery`` names."""
+    """A finished run. ``name`` is ``method@variant``; ``score`` and ``last_score`` are its task's headline on the test gallery that ``gallery`` names."""
 
     record: RunRecord
     path: Path
     gallery: str = "full"
     selection: str = ""
-    rsum: float = float("nan")
-    last_rsum: float = float("nan")
+    score: float = float("nan")
+    last_score: float = float("nan")
 
     @property
     def name(self) -> str:
@@ -113,13 +138,22 @@ class StoredRun:
             selection=self.selection,
             gallery=self.gallery,
             rate=cell.rate if with_rate else None,
+            task=cell.task,
+            bits=cell.bits,
         )
 
 
 def load_runs(frame: pd.DataFrame) -> list[StoredRun]:
     """The finished runs among the rows of :func:`.frame.load_frame`, in order of path."""
     done = frame[frame["status"] == "done"].sort_values("path", kind="stable")
-    columns = (done[name] for name in ("path", "gallery", "selection", "rsum", "last_rsum"))
+    if done.empty:
+        return []
+    headline = done["task"].map(HEADLINES)
+    score, last = (
+        pd.concat([done.loc[headline == name, f"{prefix}{name}"] for name in headline.unique()]).reindex(done.index)
+        for prefix in ("", "last_")
+    )
+    columns = (done["path"], done["gallery"], done["selection"], score, last)
     return [
         StoredRun(RunRecord.model_validate(json.loads(Path(path).read_bytes())), Path(path), *rest)
         for path, *rest in zip(*columns, strict=True)

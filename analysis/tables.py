@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..results.measures import Measure, measures
+from ..results.measures import HEADLINES, Measure, measures
 from . import resampling
 from .captions import caption
 from .frame import TABLE_KEYS, AnalysisError, require_unmixed, select
-from .layout import COMPACT, HONESTY, PAPER, Entry, Notes, Rank, Rate, Row, Table, TableOptions, rate_words
+from .layout import COMPACT, HONESTY, PAPER, Coded, Entry, Notes, Rank, Rate, Row, Table, TableOptions, rate_words
 
 __all__ = [
     "COMPACT",
@@ -32,7 +32,7 @@ __all__ = [
 
 FLAG_NOTES = {
     "reconstruction": "reconstruction by this suite from what is published; there is no complete official code to check it against",
-    "oracle": "oracle: knows which pairs are clean; an upper bound that never counts as best or second",
+    "oracle": "oracle: knows what is clean; an upper bound that never counts as best or second",
     "clean-meta-set": "also learns from verified clean pairs that other methods do not get",
     "own-generalisation": "this suite's own generalisation, not a published method",
 }
@@ -60,7 +60,8 @@ def make_table(frame: pd.DataFrame, options: TableOptions | None = None, separab
         )
     if not options.mixed:
         require_unmixed(frame)
-    wanted, extras = _measures(options.measures), _measures(options.extras)
+    wanted = _measures(options.measures or (HEADLINES[str(frame["task"].iloc[0])],))
+    extras = _measures(options.extras)
     rates = _rates(frame) if options.rates is None else options.rates
     seeds = sorted(frame["seed"].unique().tolist()) if options.seeds is None else sorted(options.seeds)
     frame = _chosen(frame, options.methods)
@@ -74,7 +75,8 @@ def make_table(frame: pd.DataFrame, options: TableOptions | None = None, separab
     many = any(len(values) > 1 for row in rows for values in row.values.values())
     rows = _ranked(rows, rates, wanted, (separable or resampling.separable) if many else None)
     keys = {key: frame[key].iloc[0] if frame[key].nunique() == 1 else None for key in TABLE_KEYS}
-    text = caption(cells, keys, rows, wanted, len(rates) * len(seeds), many)
+    expected = sum(row.entries[rate, wanted[0].name].expected for row in rows for rate in rates)
+    text = caption(cells, keys, rows, wanted, expected, many)
     return Table(keys, tuple(rates), tuple(wanted), tuple(extras), tuple(rows), text, notes.texts)
 
 
@@ -102,12 +104,34 @@ def _rate(value: float) -> Rate:
 
 
 def _rates(frame: pd.DataFrame) -> tuple[Rate, ...]:
+    if (frame["task"] == "label-hashing").any():
+        pairs = zip(frame["rate"], frame["bits"], strict=True)
+        coded = {Coded(_rate(rate), None if math.isnan(bits) else int(bits)) for rate, bits in pairs}
+        # Real-valued embeddings behind the codes of the same rate.
+        return tuple(sorted(coded, key=lambda one: (-1.0 if one.rate is None else one.rate, one.bits or math.inf)))
     return tuple(sorted({_rate(value) for value in frame["rate"]}, key=lambda rate: -1.0 if rate is None else rate))
 
 
 def _within(frame: pd.DataFrame, rates: Sequence[Rate], seeds: Sequence[int]) -> pd.DataFrame:
-    known = frame["rate"].isin([rate for rate in rates if rate is not None]) | (frame["rate"].isna() & (None in rates))
+    known = pd.Series(False, index=frame.index)
+    for rate in rates:
+        known |= _is_at(frame, rate)
     return frame[known & frame["seed"].isin(seeds)]
+
+
+def _is_at(frame: pd.DataFrame, rate: Rate) -> pd.Series:
+    """Which rows stand at this place of the table."""
+    if isinstance(rate, Coded):
+        bits = frame["bits"].isna() if rate.bits is None else frame["bits"] == rate.bits
+        return _is_at(frame, rate.rate) & bits
+    return frame["rate"].isna() if rate is None else frame["rate"] == rate
+
+
+def _concerns(part: pd.DataFrame, rate: Rate) -> bool:
+    """A method has codes or real-valued embeddings, and nothing is missing where it has the other."""
+    if not isinstance(rate, Coded) or part.empty:
+        return True
+    return bool(part["bits"].isna().any() if rate.bits is None else part["bits"].notna().any())
 
 
 def _chosen(frame: pd.DataFrame, methods: Sequence[str] | None) -> pd.DataFrame:
@@ -144,7 +168,7 @@ def _row(
     notes: Notes,
 ) -> Row:  # fmt: skip
     flags, label = _flags(part), name if part.empty else part["label"].iloc[-1]
-    part = _within(part, rates, seeds)
+    whole, part = part, _within(part, rates, seeds)
     grants = {grant for given in part["grants"] if isinstance(given, tuple) for grant in given} - set(flags)
     texts = [FLAG_NOTES.get(flag, f"flag: {flag}") for flag in flags if flag != "control"]
     texts += [f"uses what the protocol grants: {', '.join(sorted(grants))}"] if grants else []
@@ -152,7 +176,11 @@ def _row(
     entries: dict[tuple[Rate, str], Entry] = {}
     values: dict[tuple[Rate, str], pd.Series] = {}
     for rate in rates:
-        here = part[part["rate"].isna() if rate is None else part["rate"] == rate]
+        if not _concerns(whole, rate):
+            for one in wanted:
+                values[rate, one.name], entries[rate, one.name] = pd.Series(dtype=float), Entry(hole="–")
+            continue
+        here = part[_is_at(part, rate)]
         done = here[here["status"] == "done"].set_index("seed").sort_index()
         hole, text = _hole(here, seeds)
         numbers = (notes.number(text),) if text else ()
