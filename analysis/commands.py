@@ -70,7 +70,8 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--published", nargs="*", metavar="NAME",
                        help="rows for what papers print on the same data set, rates and level of noise: of the methods in the table, or of "
-                            "these names, as printed (results/published)")  # fmt: skip
+                            "these names, as printed; for labels also papers (rshnl, mgsh), whose own tables follow where we lack the "
+                            "data (results/published)")  # fmt: skip
     group.add_argument("--variants-of", metavar="METHOD", help="the variants of one method only")
     group.add_argument("--strict", action="store_true", help="refuse a table with holes")
     group.add_argument("--mixed", action="store_true", help="several protocols in one table, each row saying which")
@@ -158,10 +159,7 @@ def tables(given: argparse.Namespace) -> int:
     else:
         made = [make_table(part, _options(given, part)) for part in groups]
     if given.published is not None:
-        from .published import load_published, with_published
-
-        published = load_published()
-        made = [with_published(table, published, given.published or None) for table in made]
+        made = _beside_published(made, given.published)
     if given.out is None and given.format == "terminal":
         for table in made:
             _show(table)
@@ -169,6 +167,25 @@ def tables(given: argparse.Namespace) -> int:
         return 0
     _deliver(_texts(made, given.format), given.out)
     return 0
+
+
+def _beside_published(made: Sequence[Table], names: Sequence[str]) -> list[Table]:
+    """With what papers print; of label-based retrieval also the papers' own tables of data sets that are not here, if asked for by name."""
+    from .published import load_published, with_published
+    from .published_labels import chosen, load_published_labels, published_tables, with_published_labels
+
+    pairs = [table for table in made if table.keys["task"] == "pair-retrieval"]
+    labels = [table for table in made if table.keys["task"] == "label-hashing"]
+    found: list[Table] = []
+    if pairs:
+        published = load_published()
+        found += [with_published(table, published, names or None) for table in pairs]
+    if labels:
+        printed = chosen(load_published_labels(), names)
+        found += [with_published_labels(table, printed) for table in labels]
+        if names:
+            found += published_tables(printed, [str(table.keys["dataset"]) for table in labels])
+    return found
 
 
 def _options(given: argparse.Namespace, part: pd.DataFrame) -> TableOptions:

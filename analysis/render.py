@@ -309,4 +309,5 @@ def _plain_below(table: Table, best: str, second: str, labels: bool) -> str:
 
 def legend(table: Table) -> str:
     """What our rows are called, where there is no column for it; published rows have their paper in a footnote."""
-    return f"Rows: {'; '.join(f'{row.name} is {row.label}' for row in table.rows if not row.published)}."
+    ours = [f"{row.name} is {row.label}" for row in table.rows if not row.published]
+    return f"Rows: {'; '.join(ours)}." if ours else ""
