@@ -55,12 +55,13 @@ def check_dataset(dataset: PairDataset) -> None:
     Raises:
         DataError: one sentence with the split, the finding and the remedy. Unusable are: other splits than train, val, test; tables that
             are not 2-d floats of one dtype and width, or hold NaN or inf; assignments that leave an image or a caption alone; lists of
-            another length than their table; image ids that occur twice; fewer than 2 images.
+            another length than their table; image ids that occur twice; fewer than 2 images. The same holds for a database, which may
+            have images of train and val, but none of test.
     """
     if set(dataset.splits) != set(SPLITS):
         raise DataError(f"{dataset.name}: splits {', '.join(dataset.splits)}; exactly train, val and test are needed")
-    for name in SPLITS:
-        split, where = dataset.splits[name], f"{dataset.name} {name}"
+    for name, split in _parts(dataset).items():
+        where = f"{dataset.name} {name}"
         _check_table(split.images, f"{where} images")
         _check_table(split.captions, f"{where} captions")
         if split.n_images < 2:
@@ -75,6 +76,12 @@ def check_dataset(dataset: PairDataset) -> None:
                 raise DataError(f"{where}: {len(entries)} {what} for {count} rows; give one per row or none")
     _check_kinds(dataset)
     _check_ids(dataset)
+
+
+def _parts(dataset: PairDataset) -> dict[str, PairSplit]:
+    """The three splits, and the database where there is one."""
+    parts: dict[str, PairSplit] = {name: dataset.splits[name] for name in SPLITS}
+    return parts if dataset.database is None else parts | {"database": dataset.database}
 
 
 def _check_table(table: np.ndarray, where: str) -> None:
@@ -126,9 +133,8 @@ def _check_labels(split: PairSplit, where: str) -> None:
 
 def _check_kinds(dataset: PairDataset) -> None:
     """One dtype in the whole set, one width per modality, one kind of labels, one width in all where the space is shared."""
-    tables = {
-        f"{name} {side}": getattr(dataset.splits[name], side) for name in SPLITS for side in ("images", "captions")
-    }
+    parts = _parts(dataset)
+    tables = {f"{name} {side}": getattr(part, side) for name, part in parts.items() for side in ("images", "captions")}
     first = next(iter(tables))
     for where, table in tables.items():
         if table.dtype != tables[first].dtype:
@@ -142,7 +148,7 @@ def _check_kinds(dataset: PairDataset) -> None:
                 f"{dataset.name}: {own} have {tables[own].shape[1]} dimensions, {where} {table.shape[1]}; "
                 + ("a shared space needs one number" if side != own.split()[1] else "all splits need the same features")
             )
-    kinds = {name: _label_kind(dataset.splits[name].labels) for name in SPLITS}
+    kinds = {name: _label_kind(part.labels) for name, part in parts.items()}
     for name, kind in kinds.items():
         if kind != kinds["train"]:
             raise DataError(
@@ -166,3 +172,15 @@ def _check_ids(dataset: PairDataset) -> None:
                     f"{dataset.name}: image {identifier!r} occurs {other} {name}; an image may be in one split only, once"
                 )
             seen[identifier] = name
+    _check_database_ids(dataset, seen)
+
+
+def _check_database_ids(dataset: PairDataset, split_of: Mapping[str, str]) -> None:
+    ids = (dataset.database.image_ids if dataset.database else None) or ()
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{dataset.name} database: some image occurs twice; list every image once")
+    queries = [identifier for identifier in ids if split_of.get(identifier) == "test"]
+    if queries:
+        raise DataError(
+            f"{dataset.name}: image {queries[0]!r} ({len(queries)} in all) is a test query and in the database; take queries out of it"
+        )

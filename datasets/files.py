@@ -16,6 +16,7 @@ from typing import IO
 
 import numpy as np
 
+from .matrices import read_matrices, reason
 from .types import DataError
 
 Header = tuple[tuple[int, ...], np.dtype]
@@ -83,19 +84,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named matrices of a MATLAB 5 file."""
-    from scipy.io import loadmat
-
-    try:
-        found = loadmat(path, variable_names=list(names))
-    except Exception as error:  # a damaged file makes scipy's parser fail in many ways
-        raise DataError(f"{path}: not a readable MATLAB 5 file ({_reason(error)}); get the file again") from error
-    for name in names:
-        if name not in found:
-            raise DataError(f"{path}: no matrix {name!r}; get the file again")
-        if found[name].dtype.hasobject:
-            raise DataError(f"{path}: {name} is not a matrix of numbers; get the file again")
-    return {name: found[name] for name in names}
+    """The named matrices of a MATLAB file of version 5 or 7.3, as they are stored; see matrices.py."""
+    return read_matrices(path, names)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -134,8 +124,4 @@ def _as_data_error(error: BaseException, path: Path, remedy: str) -> DataError:
     if isinstance(error, DataError):
         return error
     kind = path.name.removesuffix(".gz").rpartition(".")[2] + (" in gzip" if path.suffix == ".gz" else "")
-    return DataError(f"{path}: not a readable {kind} file ({_reason(error)}); {remedy}")
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return DataError(f"{path}: not a readable {kind} file ({reason(error)}); {remedy}")

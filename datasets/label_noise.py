@@ -3,26 +3,29 @@
 Named semantics, never one "noise" (specs/protocol-noisy-labels.md section 3):
 
 ``nested-symmetric``
-    Default of our protocols for single labels. The first ``floor(rate * n)`` items of one permutation per seed get one class drawn evenly from
-    the OTHER classes; the draw belongs to the item, not to the rate. So the realised rate is exact, and what is wrong at a rate is
-    wrong in the same way at every higher one.
+    Default of our protocols for single labels. The first ``floor(rate * n)`` items of one permutation per seed get one class drawn
+    evenly from the OTHER classes; the draw belongs to the item, not to the rate. So the realised rate is exact, and what is wrong
+    at a rate is wrong in the same way at every higher one.
 ``symmetric``
-    RSHNL, NIRNL: ``int(rate * n)`` items get as many distinct classes as they had, drawn evenly from all classes, the true ones included
-    (option ``include_true: false`` leaves these out): about ``rate * (1 - 1/K)`` of single labels are really wrong.
+    RSHNL, NIRNL: ``int(rate * n)`` items get as many distinct classes as they had, drawn evenly from all classes, the true ones
+    included (option ``include_true: false`` leaves these out as far as the others suffice): about ``rate * (1 - 1/K)`` of single
+    labels are really wrong.
 ``per-modality-symmetric``
-    MRL: the same for each modality by itself, so that image and text of an item may have different labels; option ``phantom: true``
-    draws from K + 1 classes, of which the last does not exist, as the released code does.
+    MRL: the same for each modality by itself, so that image and text of an item may have different labels; option
+    ``phantom: true`` draws from K + 1 classes, of which the last does not exist, as the released code does; labels then have K + 1
+    columns.
 ``asymmetric``
-    NIRNL, MRL: half of the classes (chosen by a permutation) are taken for a class of the other half; the others stay. About ``rate / 2`` of
-    the items are wrong. Option ``per_modality: true`` chooses items for each modality by itself.
+    NIRNL, MRL: half of the classes (chosen by a permutation) are taken for a class of the other half; the others stay. About
+    ``rate / 2`` of the items are wrong. Option ``per_modality: true`` chooses items for each modality by itself.
 ``multilabel-flip``
-    NRCH, MGSH, default for several labels: in the first ``floor(rate * n)`` rows of one permutation per seed one label is lost and one that was
-    not there is gained. The other labels of the row stay right.
+    NRCH, MGSH, default for several labels: in the first ``floor(rate * n)`` rows of one permutation per seed one label is lost and
+    one that was not there is gained. The other labels of the row stay right.
 ``replay``
-    Labels of a file, ``.npy`` or a named array of an ``.npz``.
+    Labels of a file, ``.npy`` or a named array of an ``.npz``. True labels in it are refused at any rate but 0.
 
-A realisation depends on (data set, noise model, seed), neither on the method nor, as far as the model allows, on the rate. All draws are raw
-Philox words, so that they do not change with library versions.
+A realisation depends on (data set, noise model, seed), neither on the method nor, as far as the model allows, on the rate. All draws
+are raw Philox words, so that they do not change with library versions: permutations and choices by their order, numbers below a
+bound by the upper half of a word times the bound.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import read_npy, read_npz
+from .noise import Words
 from .types import DataError
 
 ENTRY_POINT_GROUP = "nocobench.label_noise"
@@ -61,9 +65,10 @@ class LabelNoiseRealisation:
         is_noisy: bool ``[n]``: the row differs from the truth in either modality.
         nominal_rate: what was asked for.
         realised_rate: share of rows that differ, the mean over the modalities.
-        digest: sha256 of shape and bytes of the labels.
+        digest: sha256 of shape and bytes of the labels, followed by those of the texts where they differ from the images'.
         facts: ``still_true`` = share of noisy rows that keep a true label (0 without noisy rows); ``wrong_entries`` = share of given labels
             that are wrong; ``wrong_affinity`` = share of pairs of (the first 5,000) items whose relation, share a label or not, is wrong.
+            Each over both modalities where these differ.
     """
 
     labels: np.ndarray
@@ -76,12 +81,8 @@ class LabelNoiseRealisation:
 
 
 @dataclass(frozen=True)
-class LabelWords:
-    """Random words of one (data set, noise model, seed); each purpose has its own."""
-
-    dataset: str
-    model: str
-    seed: int
+class LabelWords(Words):
+    """Random words of one (data set, noise model, seed), apart from those of pair noise; each purpose has its own."""
 
     def raw(self, n: int, purpose: str) -> np.ndarray:
         """``n`` words uint64."""
@@ -99,10 +100,16 @@ class LabelWords:
 
 
 _models: dict[str, LabelNoise] = {}
+_exact: set[str] = set()
 
 
-def register_label_noise(name: str) -> Callable[[LabelNoise], LabelNoise]:
-    """Decorator; refuses a second model under a known name."""
+def register_label_noise(name: str, exact: bool = False) -> Callable[[LabelNoise], LabelNoise]:
+    """Decorator; refuses a second model under a known name.
+
+    Args:
+        name: of the model.
+        exact: the model promises to change exactly ``floor(rate * n)`` rows; a realisation that does not is refused.
+    """
 
     def add(model: LabelNoise) -> LabelNoise:
         if name in _models:
@@ -110,6 +117,8 @@ def register_label_noise(name: str) -> Callable[[LabelNoise], LabelNoise]:
                 f"label noise {name!r} exists twice: {_models[name].__module__} and {model.__module__}; rename one"
             )
         _models[name] = model
+        if exact:
+            _exact.add(name)
         return model
 
     return add
@@ -134,20 +143,21 @@ def realise(
         options: of the model.
 
     Raises:
-        DataError: unknown model or option, impossible rate, labels that are none, or an unusable file.
+        DataError: unknown model or option, impossible rate, labels that are none, a rate at which an exact model would change
+            nothing, or an unusable file.
     """
-    truth = _checked(labels)
-    if not 0 <= rate <= 1:
+    truth = _checked(dataset_name, labels)
+    if rate is None or not 0 <= rate <= 1:
         raise DataError(f"label noise rate {rate} is not a number from 0 to 1; give a share such as 0.4")
     function = _model(model)
     _check_options(model, function, options)
-    given, text = function(truth, float(rate), LabelWords(dataset_name, model, seed), **options)
-    shared = text is given
-    sides = [given] if shared else [given, text]
+    sides = _sides(model, function(truth, float(rate), LabelWords(dataset_name, model, seed), **options), truth)
     wrong = [_differs(side, truth) for side in sides]
+    if model in _exact:
+        _require_exact(model, float(rate), wrong)
     return LabelNoiseRealisation(
-        labels=given,
-        text_labels=text,
+        labels=sides[0],
+        text_labels=sides[-1],
         is_noisy=np.logical_or.reduce(wrong),
         nominal_rate=float(rate),
         realised_rate=float(np.mean(wrong)),
@@ -156,13 +166,60 @@ def realise(
     )
 
 
-def _checked(labels: np.ndarray) -> np.ndarray:
+def _checked(dataset: str, labels: np.ndarray) -> np.ndarray:
+    """A copy that no model can change."""
     truth = np.asarray(labels)
-    if truth.ndim != 2 or len(truth) == 0 or truth.shape[1] < 2 or not np.isin(truth, (0, 1)).all():
+    if truth.ndim != 2 or len(truth) == 0 or truth.shape[1] < 2:
         raise DataError(
-            f"labels of shape {truth.shape} cannot be made noisy; give rows of 0 and 1, one per item, for at least two classes"
+            f"{dataset}: labels of shape {truth.shape} cannot be made noisy; give one row per item with a column for each of "
+            "at least two classes"
         )
-    return np.ascontiguousarray(truth, dtype=np.uint8)
+    if not _is_binary(truth):
+        raise DataError(
+            f"{dataset}: labels of type {truth.dtype} hold more than 0 and 1; give 1 where an item has the class, else 0"
+        )
+    truth = np.array(truth, dtype=np.uint8, order="C")
+    truth.setflags(write=False)
+    return truth
+
+
+def _is_binary(table: np.ndarray) -> bool:
+    return table.dtype.kind in "biuf" and bool(np.isin(table, (0, 1)).all())
+
+
+def _sides(model: str, drawn: object, truth: np.ndarray) -> list[np.ndarray]:
+    """The labels of images and of texts, or those of both; refuses what a model of somebody else may return instead."""
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise DataError(
+            f"label noise {model!r} returned {type(drawn).__name__}; it must return the labels of images and those of texts"
+        )
+    sides = [np.asarray(side) for side in (drawn[:1] if drawn[0] is drawn[1] else drawn)]
+    for side in sides:
+        wide = side.ndim == 2 and len(side) == len(truth) and side.shape[1] >= truth.shape[1]
+        if not wide or side.shape != sides[0].shape or not _is_binary(side):
+            raise DataError(
+                f"label noise {model!r} returned {side.dtype} of shape {side.shape} for labels of shape {truth.shape}; "
+                "it must return rows of 0 and 1, one per item"
+            )
+    return [np.array(side, dtype=np.uint8, order="C") for side in sides]
+
+
+def _promised(rate: float, n: int) -> int:
+    """``floor(rate * n)`` of the rate as it is written: 0.29 of 100 are 29."""
+    return math.floor(rate * n + 1e-9)
+
+
+def _require_exact(model: str, rate: float, wrong: list[np.ndarray]) -> None:
+    n = len(wrong[0])
+    for rows in wrong:
+        if rows.sum() != _promised(rate, n):
+            raise DataError(
+                f"label noise {model!r} changed {rows.sum()} of {n} items instead of {_promised(rate, n)}; the model is at fault, mend it"
+            )
+    if rate > 0 and not wrong[0].any():
+        raise DataError(
+            f"label noise {model!r} at rate {rate:g} changes none of {n} items; take rate 0 or one of at least 1/{n}"
+        )
 
 
 def _model(name: str) -> LabelNoise:
@@ -178,11 +235,15 @@ def _model(name: str) -> LabelNoise:
 
 
 def _check_options(name: str, model: LabelNoise, options: Mapping[str, object]) -> None:
-    known = list(inspect.signature(model).parameters)[3:]
-    for option in options:
+    known = dict(list(inspect.signature(model).parameters.items())[3:])
+    for option, value in options.items():
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise DataError(f"label noise {name!r} has no option {option!r}; {has}")
+        wanted = type(known[option].default)
+        if wanted in (bool, str) and not isinstance(value, wanted):
+            kind = "true or false" if wanted is bool else "a text"
+            raise DataError(f"option {option!r} of label noise {name!r} is {value!r}; give {kind}")
 
 
 def _differs(side: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -214,7 +275,7 @@ def _facts(sides: list[np.ndarray], wrong: list[np.ndarray], truth: np.ndarray) 
 def wrong_affinity(given: np.ndarray, truth: np.ndarray) -> float:
     """Share of pairs of different items whose relation, share a label or not, differs between two label tables; of the first 5,000."""
     n = min(len(truth), MOST_RELATED)
-    if n < 2 or given is truth:
+    if n < 2:
         return 0.0
     noisy, true = given[:n].astype(np.float32), truth[:n].astype(np.float32)
     changed = 0
@@ -238,13 +299,13 @@ def _below(words: np.ndarray, high: int) -> np.ndarray:
     return ((words >> np.uint64(32)) * np.uint64(high) >> np.uint64(32)).astype(np.int64)
 
 
-@register_label_noise("nested-symmetric")
+@register_label_noise("nested-symmetric", exact=True)
 def nested_symmetric(labels: np.ndarray, rate: float, words: LabelWords) -> tuple[Labels, Labels]:
     """See the module docstring."""
     classes = _require_single(labels, "nested-symmetric")
     n, n_classes = labels.shape
     step = 1 + _below(words.raw(n, "classes"), n_classes - 1)
-    chosen = words.permutation(n, "items")[: math.floor(rate * n + 1e-9)]
+    chosen = words.permutation(n, "items")[: _promised(rate, n)]
     noisy = classes.copy()
     noisy[chosen] = (classes[chosen] + step[chosen]) % n_classes
     result = _one_hot(noisy, n_classes)
@@ -275,9 +336,10 @@ def _redrawn(
     n = len(labels)
     chosen = words.permutation(n, f"{side}items")[: int(rate * n)]
     padded = np.pad(labels, ((0, 0), (0, width - labels.shape[1])))
-    order = words.keys((n, width), f"{side}classes")[chosen].astype(np.float64)
+    order = words.keys((n, width), f"{side}classes")[chosen]
     if not include_true:
-        order[padded[chosen] > 0] = np.inf
+        # True classes come last, in random order too: only a row with more labels than false classes keeps any.
+        order = order >> np.uint64(1) | padded[chosen].astype(np.uint64) << np.uint64(63)
     place = np.argsort(np.argsort(order, axis=1, kind="stable"), axis=1, kind="stable")
     result = padded.copy()
     result[chosen] = place < labels[chosen].sum(1, dtype=np.int64, keepdims=True)
@@ -310,14 +372,14 @@ def halves_swapped(order: np.ndarray) -> np.ndarray:
     return mapping
 
 
-@register_label_noise("multilabel-flip")
+@register_label_noise("multilabel-flip", exact=True)
 def multilabel_flip(labels: np.ndarray, rate: float, words: LabelWords) -> tuple[Labels, Labels]:
     """See the module docstring; a row without labels only gains one, a row with all labels only loses one."""
     n, n_classes = labels.shape
     order = words.keys((n, n_classes), "entries")
     lost = np.where(labels > 0, order, np.uint64(0)).argmax(1)
     gained = np.where(labels == 0, order, np.uint64(0)).argmax(1)
-    chosen = words.permutation(n, "items")[: math.floor(rate * n + 1e-9)]
+    chosen = words.permutation(n, "items")[: _promised(rate, n)]
     result = labels.copy()
     loses, gains = labels[chosen].any(1), (labels[chosen] == 0).any(1)
     result[chosen[loses], lost[chosen[loses]]] = 0
@@ -334,22 +396,33 @@ def replay(
     Raises:
         DataError: a file or array that is missing, changed, of another shape, or that holds no labels.
     """
-    path = Path(file.format(rate=f"{rate:g}")).expanduser()
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of noisy labels; give its path as option 'file'")
+    path = Path(file.replace("{rate}", f"{rate:g}")).expanduser()
+    if not file or not path.is_file():
+        raise DataError(f"{path if file else 'replay'}: no such file of noisy labels; give its path as option 'file'")
     if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise DataError(f"{path}: the sha256 differs from the protocol's {sha256[:12]}...; get the file again")
-    name = key.format(rate=f"{rate:g}")
-    found = read_npz(path, [name])[name] if path.suffix == ".npz" else read_npy(path)
+    found = _read_labels(path, key.replace("{rate}", f"{rate:g}"))
     if found.shape == (len(labels),) and found.dtype.kind in "iu" and 0 <= found.min() <= found.max() < labels.shape[1]:
         found = _one_hot(found, labels.shape[1])
-    if found.shape != labels.shape or not np.isin(found, (0, 1)).all():
+    if found.shape != labels.shape or not _is_binary(found):
         raise DataError(
-            f"{path}: {found.dtype} of shape {found.shape} is no table of labels for {labels.shape[0]} items and {labels.shape[1]} classes; "
-            "take the file made for this data set"
+            f"{path}: {found.dtype} of shape {found.shape} is no table of labels for {labels.shape[0]} items "
+            f"and {labels.shape[1]} classes; take the file made for this data set"
+        )
+    if rate > 0 and np.array_equal(found, labels):
+        raise DataError(
+            f"{path}: holds the true labels, although the rate is {rate:g}; name the file and array of noisy ones"
         )
     result = found.astype(np.uint8)
     return result, result
+
+
+def _read_labels(path: Path, key: str) -> np.ndarray:
+    if path.suffix == ".npz":
+        return read_npz(path, [key])[key]
+    if key:
+        raise DataError(f"{path}: holds a single array without a name, but option 'key' is {key!r}; leave it out")
+    return read_npy(path)
 
 
 def _one_hot(classes: np.ndarray, n_classes: int) -> np.ndarray:

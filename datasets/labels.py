@@ -8,6 +8,8 @@ import numpy as np
 
 from .types import DataError, PairDataset, PairSplit
 
+MOST_EMPTY = 1000  # so many classes are never too many, though only few of them are seen
+
 
 def label_matrices(dataset: PairDataset) -> dict[str, np.ndarray]:
     """Labels uint8 ``[n, n_classes]`` of ``train``, ``val``, ``test`` and, where there is one, of ``database``.
@@ -25,6 +27,8 @@ def label_matrices(dataset: PairDataset) -> dict[str, np.ndarray]:
         return {name: _of_one_width(dataset, name, table) for name, table in labels.items()}
     largest = max(int(numbers.max(initial=0)) for numbers in labels.values())
     n_classes = dataset.n_classes or largest + 1
+    if not dataset.n_classes and largest >= max(MOST_EMPTY, sum(map(len, labels.values()))):
+        raise DataError(f"{dataset.name}: class {largest} of fewer items; number the classes from 0 without gaps")
     if largest >= n_classes:
         raise DataError(f"{dataset.name}: class {largest}, but classes are 0 to {n_classes - 1}; check the labels")
     return {name: np.eye(n_classes, dtype=np.uint8)[numbers] for name, numbers in labels.items()}
@@ -49,8 +53,8 @@ def _refuse_unusable(dataset: str, name: str, split: PairSplit) -> None:
         )
     if not np.array_equal(split.image_of_caption, np.arange(split.n_images)):
         raise DataError(
-            f"{dataset} {name}: {split.n_captions} captions of {split.n_images} images, but label-based retrieval needs one text per image, "
-            "in the order of the images; multi30k has the option `texts: item` for that"
+            f"{dataset} {name}: {split.n_captions} captions of {split.n_images} images, but label-based retrieval needs one text per image "
+            "in the images' order; multi30k has the option `texts: item` for that"
         )
     if split.labels.ndim == 1 and split.labels.min(initial=0) < 0:
         raise DataError(f"{dataset} {name}: class {split.labels.min()} is negative; number the classes from 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from .features import SPLITS
 from .files import digests, read_lines, read_npz, require
 from .registry import register_dataset
 from .text import TextRecipe, item_vectors, sentence_vectors, unit_rows
-from .types import DataError, PairDataset, PairSplit
+from .types import DataError, PairDataset, PairSplit, SplitName
 
 LANGUAGES = ("de", "en")
 DESCRIPTIONS = 5
@@ -37,7 +38,7 @@ def preview(data_root: Path) -> str:
 
 
 @register_dataset(preview=preview)
-def load(data_root: Path, dim: int = 256, first: int | None = None) -> PairDataset:
+def load(data_root: Path, dim: int = 256, first: int | None = None, texts: str = "captions") -> PairDataset:
     """Features per language, fitted on all training sentences (:class:`TextRecipe`), kept in the cache folder (see cache.py).
 
     Image = mean of the item's five unit sentence vectors in German, centred and scaled with training statistics ``[n, dim]``; captions =
@@ -47,7 +48,10 @@ def load(data_root: Path, dim: int = 256, first: int | None = None) -> PairDatas
         data_root: holds ``multi30k/task2/{train,val,test_2016}.{1..5}.{de,en}.gz`` and ``multi30k/image_splits``.
         dim: components per language.
         first: only so many training items, the first ones (5,000 is known as m30k-5k); the features stay those of all.
+        texts: ``captions``; or ``item``: one text per item, made of its five English vectors as the image is of the German ones, 1 to 1.
+            Items without any concept stay; they have no relevant item.
     """
+    check_texts("multi30k", texts)
     if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
         raise DataError(f"multi30k: dim={dim!r} is no number of components; choose an integer such as 256")
     root = data_root / "multi30k"
@@ -60,7 +64,7 @@ def load(data_root: Path, dim: int = 256, first: int | None = None) -> PairDatas
         text[language] = _read(root, language, {split: len(ids) for split, (_, ids) in image_ids.items()})
         vectors[language] = _vectors(language, text[language], TextRecipe(dim=dim), read)
         found |= read | _digest_of(vectors[language], f"multi30k/features {language}")
-    labels, label_digests = _labels(root, data_root)
+    labels, labels_path = concept_labels(root)
     count = _training_items(first, len(image_ids["train"][1]))
     german = {split: table.reshape(-1, DESCRIPTIONS, dim) for split, table in vectors["de"].items()}
     german["train"] = german["train"][:count]
@@ -72,11 +76,49 @@ def load(data_root: Path, dim: int = 256, first: int | None = None) -> PairDatas
             images[split],
             vectors["en"][split][: n * DESCRIPTIONS],
             np.repeat(np.arange(n), DESCRIPTIONS),
-            None if labels is None else labels[f"label_{split}"][:n],
+            None if labels is None else labels[split][:n],
             tuple(image_ids[split][1][:n]),
             tuple(text["en"][split][: n * DESCRIPTIONS]),
         )
-    return PairDataset("multi30k", splits, digests=found | label_digests, remark=REMARK)
+    if texts == "item":
+        splits = _one_text_each(splits)
+    return PairDataset("multi30k", splits, digests=found | digests(labels_path, data_root), remark=REMARK)
+
+
+def check_texts(name: str, texts: str) -> None:
+    """Refuse other kinds of texts than these two."""
+    if texts not in ("captions", "item"):
+        raise DataError(f"{name}: texts={texts!r} are unknown; choose captions or item")
+
+
+def concept_labels(root: Path) -> tuple[dict[SplitName, np.ndarray] | None, list[Path]]:
+    """The weak concepts uint8 ``[n, 24]`` of every item of the full splits, and the file; None and no file where it is absent."""
+    path = root / "concept_labels.npz"
+    if not path.is_file():
+        return None, []
+    arrays = read_npz(path, [f"label_{split}" for split in SPLITS])
+    return {split: arrays[f"label_{split}"] for split in SPLITS}, [path]
+
+
+def _one_text_each(splits: dict[SplitName, PairSplit]) -> dict[SplitName, PairSplit]:
+    """The five captions of an item as one vector and one text."""
+    english: dict[str, np.ndarray] = {
+        split: part.captions.reshape(part.n_images, DESCRIPTIONS, -1) for split, part in splits.items()
+    }
+    items = item_vectors(english)
+    return {
+        split: replace(
+            part,
+            captions=items[split],
+            image_of_caption=np.arange(part.n_images),
+            raw_captions=_joined(part.raw_captions or ()),
+        )
+        for split, part in splits.items()
+    }
+
+
+def _joined(captions: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(" ".join(captions[i : i + DESCRIPTIONS]) for i in range(0, len(captions), DESCRIPTIONS))
 
 
 def _texts(root: Path, language: str) -> list[Path]:
@@ -129,13 +171,6 @@ def _digest_of(arrays: dict[str, np.ndarray], name: str) -> dict[str, str]:
     for split in SPLITS:
         total.update(arrays[split].astype("<f4").tobytes())
     return {name: total.hexdigest()}
-
-
-def _labels(root: Path, data_root: Path) -> tuple[dict[str, np.ndarray] | None, dict[str, str]]:
-    path = root / "concept_labels.npz"
-    if not path.is_file():
-        return None, {}
-    return read_npz(path, [f"label_{split}" for split in SPLITS]), digests([path], data_root)
 
 
 def _training_items(first: int | None, available: int) -> int:

@@ -40,7 +40,7 @@ def load(
         zero_shot: 0: two different feature spaces; above 0 (at most 1): both modalities share one space and their cosine is right to this
             degree (needs image_dim = text_dim).
         seed: of the data, not of a run.
-        n_classes: above 0: labelled items instead, one caption each (see :func:`_labelled`); the options of latent vectors have no meaning then.
+        n_classes: above 0: labelled items instead, one caption each (see :func:`_labelled`); options of latent vectors mean nothing then.
         class_spread: standard deviation of the class means of such items, against 1 within a class.
         labels_per_item: expected number of labels of such an item; 1 gives class numbers, more gives several labels per item.
 
@@ -48,7 +48,7 @@ def load(
         DataError: impossible sizes.
     """
     if n_classes:
-        sizes_of = {"train": n_train, "val": n_val, "test": n_test}
+        sizes_of: dict[SplitName, int] = {"train": n_train, "val": n_val, "test": n_test}
         return _labelled(sizes_of, (image_dim, text_dim), n_classes, labels_per_item, class_spread, seed)
     if zero_shot and image_dim != text_dim:
         raise DataError(f"synthetic: zero_shot={zero_shot} needs image_dim = text_dim, got {image_dim} and {text_dim}")

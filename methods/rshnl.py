@@ -68,8 +68,9 @@ class Rshnl(GradientMethod):
         L     = mean_i [w_i l_i + gamma (w_i^2 / 2 - w_i)] + alpha L_C   afterwards (Eq. 7-8)
 
     ``L_C`` is the label-free contrastive loss (3.1). To the method, an item of weight 0 is noisy. The window in which gamma selects at all
-    lies between what a perfect fit and what no fit costs; on data that the authors did not use, ``gamma = l_floor + pace (l_unif - l_floor)``
-    (spec section 4). Records hold the gamma used, so that ``w / (1 - l_floor / gamma)`` can be compared across methods.
+    lies between what a perfect fit and what no fit costs; on data that the authors did not use it is
+    ``gamma = l_floor + pace (l_unif - l_floor)`` (spec section 4). Records hold it, so that ``w / (1 - l_floor / gamma)`` can be
+    compared across methods.
 
     Where items have several labels the window is still that of one label: v sums over all given labels, so that difficulties lie lower
     and more items count. An item without labels has ``l = 2 phi_r(0)`` and no gradient.

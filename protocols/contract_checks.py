@@ -258,11 +258,11 @@ def _global_generators_untouched(trial: Trial, cls: type[Method], reference: dic
 
 def _learns(trial: Trial, cls: type[Method], reference: dict[str, RunRecord]) -> CheckResult:
     clean = [r.outcome.selected.full.headline for r in reference.values() if r.cell.rate == 0 and r.outcome]
-    what, chance = "rSum", 2 * 100 * (1 + 5 + 10) / 60
+    what, chance, factor = "rSum", 2 * 100 * (1 + 5 + 10) / 60, 1.5
     if cls.task == "label-hashing":
-        what, chance = "mean MAP", _chance_of_labels(n_items=60)
+        what, chance, factor = "mean MAP", _chance_of_labels(n_items=60), 1.2
     return CheckResult(
-        "learns on clean data", min(clean) > 1.5 * chance, f"{what} {min(clean):.1f}, chance about {chance:.1f}"
+        "learns on clean data", min(clean) > factor * chance, f"{what} {min(clean):.1f}, chance about {chance:.1f}"
     )
 
 

@@ -5,43 +5,51 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from nocobench.methods.contract import Batch
+from nocobench.datasets.types import MetaView
+from nocobench.methods.contract import Batch, Update
 from nocobench.methods.mgsh import (
     Mgsh,
     WeightNet,
     adaptive_margin,
-    alignment,
+    alignment_target,
+    center_loss,
     moved_centers,
-    released_ranking,
     small_loss_mask,
+    weighted_mean,
 )
-from nocobench.methods.network import BoundNetwork
 from nocobench.methods.nrch import normalised, prototype_residual, quantisation, share_a_label
-from official_networks import OfficialTowers, constant, gradient_of, label_spec, layer_names, tensor
+from nocobench.methods.optim import Optimizer
+from nocobench.protocols.batched import BatchedDriver
+from nocobench.protocols.batches import Draws, PassPlan
+from nocobench.protocols.drivers import StepLog, Tables
+from official_networks import OfficialTowers, check_heads, constant, gradient_of, label_spec, tensor
 from parity import Oracle, consumes
 from torch import Tensor
 
+HEADS = {"img": "image_head", "txt": "text_head"}
 WEIGHT_LAYERS = {"0": "first", "2": "first_norm", "4": "second", "6": "second_norm", "8": "last"}
 
 
-def weight_net(oracle: Oracle) -> BoundNetwork:
+def weight_net(oracle: Oracle) -> WeightNet:
     net = WeightNet(oracle["in_mswn_mlp_0_weight"].shape[1]).double()
-    params = {
+    official = {
         f"{ours}.{kind}": tensor(oracle[f"in_mswn_mlp_{layer}_{kind}"])
         for layer, ours in WEIGHT_LAYERS.items()
         for kind in ("weight", "bias")
     }
-    return BoundNetwork(net, params)
-
-
-def items_of(y: Tensor) -> Batch:
-    index = torch.arange(len(y))
-    return Batch(index, y, y, index, labels=y, text_labels=y)
+    net.load_state_dict(official)
+    return net
 
 
 def method(y: Tensor, bits: int, **params: Any) -> Mgsh:
     return Mgsh(replace(Mgsh.Params(), **params), label_spec(len(y), y.shape[1], bits))
+
+
+def loss_constants(oracle: Oracle) -> dict[str, float]:
+    names = {"mix": "lambda", "r": "r", "tau": "tau", "gamma": "margin"}
+    return {ours: float(oracle[f"in_{official}"]) for ours, official in names.items()}
 
 
 @consumes("mgsh__heads_forward")
@@ -59,26 +67,23 @@ def weight_net_forward(oracle: Oracle) -> None:
 @consumes("mgsh__robust_loss")
 def robust_loss(oracle: Oracle) -> None:
     u, v, centers = (tensor(oracle[f"in_{k}"]).requires_grad_() for k in ("u", "v", "centers"))
-    y, weights = tensor(oracle["in_y"]), tensor(oracle["in_weights"])
-    mix, r, tau, margin = (float(oracle[f"in_{k}"]) for k in ("lambda", "r", "tau", "margin"))
-    this = method(y, u.shape[1], mix=mix, r=r, tau=tau, gamma=margin)
-    items, shares = items_of(y), share_a_label(y, y)
-    centre = this._center_loss(u.tanh(), v.tanh(), items, centers).mean()
-    for name, margins in (("fixed", margin), ("vec", tensor(oracle["in_margins_vec"]))):
-        if name == "fixed":
-            losses = this.per_item(u, v, items, {"centers": centers}, weights, None)
-        else:
-            ranking = released_ranking(u.tanh(), v.tanh(), shares, margins, tau, this.params.shift)
-            losses = mix * ranking + (1 - mix) * (centre + quantisation(u.tanh(), v.tanh()))
-        weighted = (weights * losses).sum() / (weights.sum() + 1e-8)
+    y, weights, margins = (tensor(oracle[f"in_{k}"]) for k in ("y", "weights", "margins_vec"))
+    constants = loss_constants(oracle)
+    shift = oracle.constants.get("shift", Mgsh.Params().shift)
+    this = method(y, u.shape[1], **constants, shift=shift)
+    items = Batch(torch.arange(len(y)), u, v, torch.arange(len(y)), labels=y, text_labels=y)
+    for name, margin in (("fixed", constants["gamma"]), ("vec", margins)):
+        losses = this.per_item(u, v, items, centers, margin)
+        weighted = weighted_mean(losses, weights, None)
         oracle.check(f"out_loss_vec_{name}", losses)
         oracle.check(f"out_mean_loss_{name}", losses.mean())
         oracle.check(f"out_weighted_loss_{name}", weighted)
         for which, gradient in zip(("u", "v", "centers"), gradient_of(weighted, u, v, centers), strict=True):
             oracle.check(f"out_grad_weighted_loss_{name}_{which}", gradient)
-    oracle.check("out_center_loss_scalar", centre)
+    oracle.check("out_center_loss_scalar", center_loss(u.tanh(), v.tanh(), centers, y, y, constants["r"]).mean())
     oracle.check("out_quant_loss_vec", quantisation(u.tanh(), v.tanh()))
-    oracle.check("out_neighbor_matrix", (shares | torch.eye(len(y), dtype=torch.bool)).double())
+    neighbours = share_a_label(y, y) | torch.diag(y.any(1))
+    oracle.check("out_neighbor_matrix", neighbours.double())
 
 
 @consumes("mgsh__small_loss_selection")
@@ -99,48 +104,73 @@ def small_loss_selection(oracle: Oracle) -> None:
 @consumes("mgsh__center_update")
 def center_update(oracle: Oracle) -> None:
     u, v, y, weights, centers = (tensor(oracle[f"in_{k}"]) for k in ("u", "v", "y", "weights", "centers"))
-    rate = float(oracle["in_eta"])
-    floor = float(oracle["in_eps"])
-    oracle.check("out_centers", moved_centers(u, v, y, weights, centers, rate, floor=floor))
-    of_images, of_texts = (h.abs().mean(1).sigmoid() for h in (u, v))
-    oracle.check("out_centers_no_weights", moved_centers(u, v, y, of_images, centers, rate, of_texts, floor))
+    rate, floor = float(oracle["in_eta"]), float(oracle["in_eps"])
+    members = y * weights[:, None]
+    oracle.check("out_centers", moved_centers(u, v, members, members, centers, rate, floor=floor))
+    # Without weights the official code takes sigmoid(mean |code|), of each modality by itself.
+    of_images, of_texts = (y * codes.abs().mean(1, keepdim=True).sigmoid() for codes in (u, v))
+    oracle.check("out_centers_no_weights", moved_centers(u, v, of_images, of_texts, centers, rate, floor=floor))
+
+
+class GivenShuffle(Mgsh):
+    """MGSH with the permutation of the oracle file in place of its own draw."""
+
+    order: Tensor
+
+    def _shuffled(self, state: Any, kept: Tensor | None, size: int) -> Tensor:
+        return self.order
+
+
+class MetaSteps:
+    """The three updates of an iteration on one training batch and one meta batch, through the engine's driver."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        images, texts, meta_images, meta_texts = (
+            tensor(oracle[f"in_{name}"]) for name in ("img", "txt", "meta_img", "meta_txt")
+        )
+        towers = OfficialTowers(oracle)
+        bits, one_class = towers.image_head[-1].weight.shape[0], torch.ones(len(images), 1, dtype=torch.float64)
+        params = replace(Mgsh.Params(), weight_dropout=0.0, **loss_constants(oracle))
+        this = GivenShuffle(params, label_spec(len(images), 1, bits))
+        this.order = torch.from_numpy(oracle["in_perm"])
+        heads = Optimizer(
+            "sgd", float(oracle["in_lr"]), momentum=0.0, decay=0.0, schedule=constant("sgd", 1.0).schedule
+        )
+        rules = {"net": heads, "weight": constant("adam", float(oracle["in_meta_lr"]))}
+        this.optimizers = lambda: rules  # type: ignore[method-assign]
+        meta = MetaView(meta_images, meta_texts, torch.arange(len(meta_images)))
+        given = {"image_of_pair": torch.arange(len(images))[None], "labels": one_class[None]}
+        self.driver = BatchedDriver(
+            this, {"net": [towers], "weight": [weight_net(oracle)]}, Tables(images, texts, given, meta)
+        )
+        self.driver.state = {
+            "kept": torch.ones(1, len(images), dtype=torch.float64),
+            "centers": torch.full((1, 1, bits), bits**-0.5, dtype=torch.float64),
+            "step": torch.zeros(1, dtype=torch.int64),
+        }
+        active = np.ones((1, 1), dtype=bool)
+        sizes = {"all": len(images), "meta": len(meta_images)}
+        drawn = {name: Draws(torch.arange(n)[None, None], None, active) for name, n in sizes.items()}
+        self.plan = PassPlan(drawn, np.array([1]))
+
+    def step(self, update: str, network: str) -> StepLog:
+        return self.driver.step(Update(update, (network,)), self.plan, 0, {"net": [1.0], "weight": [1.0]})
 
 
 @consumes("mgsh__l2m_step")
 def meta_step(oracle: Oracle) -> None:
-    constants = {name: float(oracle[f"in_{name}"]) for name in ("lambda", "r", "tau", "margin")}
-    towers = OfficialTowers(oracle)
-    bits = towers.image_head[-1].weight.shape[0]
-    ones = torch.ones(len(oracle["in_meta_img"]), 1, dtype=torch.float64)
-    this = method(ones, bits, mix=constants["lambda"], r=constants["r"], tau=constants["tau"], gamma=constants["margin"])
-    meta = replace(items_of(ones), images=tensor(oracle["in_meta_img"]), texts=tensor(oracle["in_meta_txt"]))
-    state = {"centers": torch.full((1, bits), bits**-0.5, dtype=torch.float64)}
-    params = {name: value for name, value in towers.named_parameters()}
-    loss = this._pull_pairs({"net": BoundNetwork(towers, params)}, meta, state)
-    moved = {
-        name: value - float(oracle["in_lr"]) * gradient
-        for (name, value), gradient in zip(params.items(), torch.autograd.grad(loss, list(params.values())), strict=True)
-    }
-    for prefix, ours in (("img", "image_head"), ("txt", "text_head")):
-        for layer in layer_names(oracle, prefix):
-            for kind in ("weight", "bias"):
-                oracle.check(f"out_{prefix}_{layer}_{kind}", moved[f"{ours}.0.{kind}"])
-    after = BoundNetwork(towers, {name: value.detach() for name, value in moved.items()})
-    images, texts = after.images(tensor(oracle["in_img"])), after.texts(tensor(oracle["in_txt"]))
+    run, constants = MetaSteps(oracle), loss_constants(oracle)
+    run.step("pull pairs", "net")
+    check_heads(oracle, "out_{}", {key: value[0] for key, value in run.driver.params["net"].items()}, HEADS)
+    nets = run.driver.networks_of(0)
+    images, texts = nets["net"].images(tensor(oracle["in_img"])), nets["net"].texts(tensor(oracle["in_txt"]))
     oracle.check("out_img_code", images)
     oracle.check("out_txt_code", texts)
-    target = alignment(images, texts, torch.from_numpy(oracle["in_perm"]))
+    target = alignment_target(images, texts, torch.from_numpy(oracle["in_perm"]))
     oracle.check("out_w_target", target)
-    oracle.check("out_gamma_hat", adaptive_margin(target, constants["margin"], constants["tau"]))
-    weights = weight_net(oracle)
-    params = {name: value.requires_grad_() for name, value in weights.params.items()}
-    logits = weights.at(params).logits(images * texts)[:, 0]
-    oracle.check("out_meta_pred_before", logits.sigmoid())
-    error = torch.nn.functional.binary_cross_entropy(logits.sigmoid(), target)
-    oracle.check("out_meta_bce", error)
-    rule = constant("adam", float(oracle["in_meta_lr"]))
-    gradients = dict(zip(params, torch.autograd.grad(error, list(params.values())), strict=True))
-    start = {name: value.detach() for name, value in params.items()}
-    rate = torch.tensor(rule.learning_rate, dtype=torch.float64)
-    stepped, _ = rule.step(start, gradients, rule.start(start), rate, torch.tensor(1))
-    oracle.check("out_meta_weight", weights.at(stepped).logits(images * texts)[:, 0].sigmoid())
+    oracle.check("out_gamma_hat", adaptive_margin(target, constants["gamma"], constants["tau"]))
+    oracle.check("out_meta_pred_before", nets["weight"].logits(images * texts)[:, 0].sigmoid())
+    oracle.check("out_meta_bce", run.step("fit weights", "weight").losses["weight"][0])
+    weight = run.step("main", "net").weight
+    assert weight is not None
+    oracle.check("out_meta_weight", weight[0])

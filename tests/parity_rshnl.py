@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from nocobench.methods.contract import Batch, Update
+from nocobench.methods.contract import Batch, Pass, Update
 from nocobench.methods.label_losses import contrastive_hashing, log_label_probability, robust_shape
 from nocobench.methods.network import Network
 from nocobench.methods.rshnl import Centers, Rshnl
@@ -26,7 +26,6 @@ from parity import Oracle, consumes
 from torch import Tensor
 
 HEADS = {"img": "image_head", "txt": "text_head"}
-BOTH = ("centers", "net")
 
 
 class OfficialCenters(Centers):
@@ -91,7 +90,9 @@ def self_paced(oracle: Oracle) -> None:
     r, tau, alpha = (float(oracle[f"in_{k}"]) for k in ("r", "tau", "alpha"))
     for weights, names in (("linear", ""), ("hard", "hard_")):
         for at, gamma in enumerate(oracle["in_gamma"]):
-            this = method(label_spec(len(y), y.shape[1], f1.shape[1]), gamma=float(gamma), r=r, tau=tau, weights=weights)
+            this = method(
+                label_spec(len(y), y.shape[1], f1.shape[1]), gamma=float(gamma), r=r, tau=tau, weights=weights
+            )
             difficulty = this.difficulty(f1, f2, w, items)
             weight, paced = this.self_paced(difficulty)
             if weights == "hard":  # the official regulariser is float32, as its weights are
@@ -111,33 +112,41 @@ def _items(y: Tensor) -> Batch:
     return Batch(index, y, y, index, labels=y, text_labels=y)
 
 
-def _training(oracle: Oracle, labels: Tensor, **params: Any) -> FullBatch:
+def _training(oracle: Oracle, labels: Tensor, epochs: int, **params: Any) -> FullBatch:
     rate = float(oracle.get("in_lr", oracle.constants["lr"]))
     networks = {"centers": OfficialCenters(oracle, "emb"), "net": OfficialTowers(oracle)}
     images, texts = tensor(oracle["in_x_img"]), tensor(oracle["in_x_txt"])
     bits = networks["net"].image_head[-1].weight.shape[0]
     constants = {name: float(oracle.get(f"in_{name}", oracle.constants[name])) for name in ("alpha", "r", "tau")}
-    this = method(label_spec(len(images), labels.shape[1], bits), **(constants | params))
+    warm_up = int(oracle.constants["tp"])
+    this = method(label_spec(len(images), labels.shape[1], bits, epochs), warmup_epochs=warm_up, **(constants | params))
     return FullBatch(this, constant("adam", rate), networks, images, texts, labels)
+
+
+def _update(run: FullBatch, epoch: int) -> Update:
+    (only,) = run.driver.method.passes(epoch)
+    assert isinstance(only, Pass)
+    return only.updates[0]
 
 
 @consumes("rshnl__total_step")
 def total_step(oracle: Oracle) -> None:
-    run = _training(oracle, tensor(oracle["in_y"]).double(), gamma=float(oracle["in_gamma"]))
+    warm_up = int(oracle.constants["tp"])
+    run = _training(oracle, tensor(oracle["in_y"]).double(), warm_up + 1, gamma=float(oracle["in_gamma"]))
     nets = run.driver.networks_of(0)
     oracle.check("out_step1_f1", nets["net"].images(tensor(oracle["in_x_img"])))
     oracle.check("out_step1_f2", nets["net"].texts(tensor(oracle["in_x_txt"])))
     oracle.check("out_step1_W", nets["centers"].centers())
-    gradients = run.gradients(Update("warm-up", BOTH))
+    gradients = run.gradients(_update(run, 0))
     check_heads(oracle, "out_step1_grad_{}", gradients["net"], HEADS)
     check_heads(oracle, "out_step1_grad_{}", gradients["centers"], {"emb": "head"})
-    for epoch in range(int(oracle.constants["tp"])):
-        log = run.step(Update("warm-up", BOTH))
+    for epoch in range(warm_up):
+        log = run.step(_update(run, epoch))
         if epoch == 0:
             oracle.check("out_step1_loss", sum(log.losses.values())[0])
     late = {"rtol": 1e-6, "atol": 1e-6}
     oracle.check("out_step6_W", run.driver.networks_of(0)["centers"].centers(), **late)
-    log = run.step(Update("self-paced", BOTH))
+    log = run.step(_update(run, warm_up))
     oracle.check("out_step6_loss", sum(log.losses.values())[0], **late)
     oracle.check("out_step6_weight", log.weight[0], **late)
     check_heads(oracle, "out_after6_{}", run.params("net"), HEADS, **late)
@@ -148,11 +157,11 @@ def total_step(oracle: Oracle) -> None:
 def train_trace(oracle: Oracle) -> None:
     n_classes = int(oracle["in_emb_fc1_weight"].shape[1])
     gamma = float(oracle.get("in_gamma", oracle.constants["gamma"]))
-    run = _training(oracle, one_hot(oracle["in_y_noisy"], n_classes), gamma=gamma)
-    warm_up, epochs = (int(oracle.constants[k]) for k in ("tp", "epochs"))
+    epochs = len(oracle.arrays["out_loss"])
+    run = _training(oracle, one_hot(oracle["in_y_noisy"], n_classes), epochs, gamma=gamma)
     for epoch in range(epochs):
         bound = 1e-6 if epoch < 10 else 1e-4
-        log = run.step(Update("warm-up" if epoch < warm_up else "self-paced", BOTH))
+        log = run.step(_update(run, epoch))
         oracle.check("out_loss", sum(log.losses.values())[0], at=epoch, rtol=bound, atol=bound)
         oracle.check("out_ell", log.sample_loss[0], at=epoch, rtol=bound, atol=bound)
         weight = -torch.ones(run.n, dtype=torch.float64) if log.weight is None else log.weight[0]

@@ -9,9 +9,9 @@ import pytest
 from nocobench.methods import registry
 from nocobench.methods.contract import GradientMethod
 from nocobench.protocols import oracle  # noqa: F401  (registers oracle_clean)
-from nocobench.protocols.contract_checks import Trial, check_method, small_protocol
+from nocobench.protocols.contract_checks import Trial, check_method, protocol_for
 
-METHODS = sorted({*registry.built_in(), "oracle_clean"})
+METHODS = sorted({*registry.built_in(), "oracle_clean", "oracle_clean_labels"})
 VARIANTS = [(name, variant) for name in METHODS for variant in list(registry.get(name).cls.variants)[1:]]
 
 
@@ -23,7 +23,7 @@ def test_method_keeps_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_variant_trains(name: str, variant: str) -> None:
-    trial = Trial(name, variant, small_protocol())
+    trial = Trial(name, variant, protocol_for(registry.get(name).cls))
     records = trial.run(trial.cells[1:3])
     assert [record.status for record in records.values()] == ["done", "done"], [r.reason for r in records.values()]
 
@@ -38,6 +38,7 @@ def test_every_constant_has_its_origin_beside_it(name: str) -> None:
 
 
 ORACLES = {"clip": "clip", "ncr": "ncr", "npc": "npc", "msian": "mwn"}
+ORACLES |= {name: name for name in ("rshnl", "mgsh", "nrch", "mrl", "nirnl", "ucch", "hcch")}
 
 
 @pytest.mark.parametrize("name", METHODS)
