@@ -81,7 +81,7 @@ def _ties(frame: pd.DataFrame, keys: dict[str, Any]) -> str:
     if keys.get("task") != "label-hashing":
         return ""
     widths = frame.loc[frame["status"] == "done"].groupby("bits")["tie_width"].max()
-    words = "; ".join(f"{int(bits)} bits: {width:.1f}" for bits, width in widths.items())
+    words = "; ".join(f"{float(str(bits)):.0f} bits: {width:.1f}" for bits, width in widths.items())
     text = "MAP over the whole database, expected over random order of ties"
     return text + (f", which could shift a run by up to (best minus worst order, points) {words}" if words else "")
 

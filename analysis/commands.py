@@ -83,7 +83,8 @@ def _figures_arguments(parser: argparse.ArgumentParser) -> None:
     _filters(parser)
     # map-vs-noise and map-curves are other names of rsum-vs-noise and validation-curves.
     parser.add_argument("--kinds", nargs="+", metavar="KIND",
-                        help="weight-density, clean-probability-density, loss-density, similarity-density, precision-recall, rsum-vs-noise, "
+                        help="weight-density, clean-probability-density, loss-density, similarity-density, precision-recall, "
+                        "rsum-vs-noise, "
                         "validation-curves, auc-curves, critical-difference (default: all)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: figures/ in the results folder)")
 

@@ -1,4 +1,4 @@
-"""Lines: rSum or MAP against the noise rate, validation over epochs (memorisation shows as a fall), recognition of noisy pairs over epochs."""
+"""Lines: rSum or MAP against the noise rate, validation (memorisation shows as a fall) and recognition of noisy pairs over epochs."""
 
 from __future__ import annotations
 
@@ -291,8 +291,9 @@ class _Auc:
         )
         shown = [lines[name] for lines in self.panels.values() for name in names if name in lines]
         caption = (
-            f"{setting.caption()} Area under the ROC curve for recognising noisy training {setting.things} by what each method logs, over visited "
-            f"{setting.things} (those that a partition left out have weight 0), mean over its networks; 1 is perfect. {band_words(shown)}"
+            f"{setting.caption()} Area under the ROC curve for recognising noisy training {setting.things} by what each method logs, "
+            f"over visited {setting.things} (those that a partition left out have weight 0), mean over its networks; 1 is perfect. "
+            f"{band_words(shown)}"
         )
         finish(figure, f"Recognition of noisy {setting.things}: {setting.words()}{more}", caption)
         return figure

@@ -192,19 +192,22 @@ def _signal_figure(setting: Setting, rows: Rows, signal: str, more: str) -> Figu
         _row_label(line[0], labels[name] + (f" (network {_network(runs[0], signal)})" if several else ""))
     for panel in axes[-1]:
         panel.set_xlabel("loss (own units)" if signal == "loss" else WORDS[signal])
-    _finish(figure, setting.things, f"{WORDS[signal].capitalize()} of clean and noisy {setting.things}: {setting.words()}{more}", _signal_caption(
-        setting, signal, seeds_in_words(map(len, rows.values())), left_out
-    ))  # fmt: skip
+    title = f"{WORDS[signal].capitalize()} of clean and noisy {setting.things}: {setting.words()}{more}"
+    seeds = seeds_in_words(map(len, rows.values()))
+    _finish(figure, setting.things, title, _signal_caption(setting, signal, seeds, left_out))
     return figure
 
 
 def _signal_caption(setting: Setting, signal: str, seeds: str, left_out: bool) -> str:
-    excluded = f"Left out: share of clean | noisy {setting.things} that the method's partition excluded (weight 0); the areas are less than 1 by that. "
+    excluded = (
+        f"Left out: share of clean | noisy {setting.things} that the method's partition excluded (weight 0); the areas are less than 1 "
+        "by that. "
+    )
     return (
-        f"{setting.caption()} Probability density of the {WORDS[signal]} among clean and among noisy training {setting.things}, {setting.things} of {seeds} "
-        f"pooled, {BINS} bins, a height per row. First, middle and last of the epochs that log it; selected: each seed's own "
-        f"({setting.selection}), or the nearest one that logs it. {excluded if left_out else ''}AUC: recognising noisy {setting.things} by "
-        f"{'high' if signal == 'loss' else 'low'} {WORDS[signal]}, mean over seeds (0.5 is chance)."
+        f"{setting.caption()} Probability density of the {WORDS[signal]} among clean and among noisy training {setting.things}, "
+        f"{setting.things} of {seeds} pooled, {BINS} bins, a height per row. First, middle and last of the epochs that log it; selected: "
+        f"each seed's own ({setting.selection}), or the nearest one that logs it. {excluded if left_out else ''}AUC: recognising noisy "
+        f"{setting.things} by {'high' if signal == 'loss' else 'low'} {WORDS[signal]}, mean over seeds (0.5 is chance)."
     )
 
 

@@ -44,7 +44,8 @@ class TableOptions:
 
     Attributes:
         measures: columns under every rate, names of ``results/measures.py``; empty = the headline of the task.
-        methods, rates, seeds: what should be there, methods as ``name@variant``, rates as numbers, or :class:`Coded` in label-based retrieval; None = whatever the records have. Anything absent
+        methods, rates, seeds: what should be there, methods as ``name@variant``, rates as numbers, or :class:`Coded` in label-based
+            retrieval; None = whatever the records have. Anything absent
             is a hole.
         extras: columns of honesty, one number per row: the mean over its finished cells.
         strict: refuse a table with holes (other than "not applicable").

@@ -126,7 +126,7 @@ def query_tests(
 
     Why a sidecar could not be used is added to ``unreadable``.
     """
-    paths = table.paths.xs(block, level=BLOCK)[[first, second]]
+    paths = pd.DataFrame(table.paths.xs(block, level=BLOCK)[[first, second]])
     both = paths[(paths[first] != "") & (paths[second] != "")]
     hits = [[_read(path, way, unreadable) for path in row] for row in both.itertuples(index=False)]
     pairs = [(a, b) for a, b in hits if a is not None and b is not None]

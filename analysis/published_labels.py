@@ -55,15 +55,15 @@ SOURCES = {
         "rshnl_tables.csv",
         "Pu et al., AAAI 2025",
         1.0,
-        "test items search the test split of the other modality; epoch chosen on clean validation labels; labels redrawn among all classes, "
-        "the true one included, one noise file for all runs; one run, ties in arbitrary order",
+        "test items search the test split of the other modality; epoch chosen on clean validation labels; labels redrawn among all "
+        "classes, the true one included, one noise file for all runs; one run, ties in arbitrary order",
     ),
     "mgsh": Source(
         "mgsh_tables.csv",
         "Tan et al., AAAI 2026",
         100.0,
-        "test queries search a database that holds the training items (not for MS-COCO); epoch chosen on the test queries in the released code; "
-        "one label of a row swapped in the stated share of rows; one run, ties in arbitrary order",
+        "test queries search a database that holds the training items (not for MS-COCO); epoch chosen on the test queries in the released "
+        "code; one label of a row swapped in the stated share of rows; one run, ties in arbitrary order",
     ),
 }
 
@@ -146,7 +146,7 @@ def with_published_labels(table: Table, published: pd.DataFrame) -> Table:
 
 
 def published_tables(published: pd.DataFrame, covered: Sequence[str]) -> list[Table]:
-    """The papers' own tables, one per paper and data set, without any number of ours; ``covered`` are data sets shown beside ours already."""
+    """The papers' own tables, one per paper and data set, without any number of ours; ``covered``: data sets shown beside ours already."""
     tables = []
     rest = published[~published["dataset"].isin([OURS.get(name, name) for name in covered])]
     for (source, dataset, kind), part in rest.groupby(["source", "dataset", rest["measure"] == "mean_map"], sort=True):
@@ -160,7 +160,8 @@ def published_tables(published: pd.DataFrame, covered: Sequence[str]) -> list[Ta
         known = SOURCES[str(source)]
         numbers = ", ".join(dict.fromkeys(part["table"]))
         caption = (
-            f"Published, not reproduced here: MAP (%) on {dataset}, {known.paper} ({numbers if 'able' in numbers else f'Table {numbers}'}). "
+            f"Published, not reproduced here: MAP (%) on {dataset}, {known.paper} "
+            f"({numbers if 'able' in numbers else f'Table {numbers}'}). "
             f"{known.setting[0].upper()}{known.setting[1:]}."
         )
         keys = dict.fromkeys(TABLE_KEYS) | {

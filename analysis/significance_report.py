@@ -326,8 +326,8 @@ def _queries(table: Scores) -> Section | None:
     ]
     if any(result is not None and result.mcnemar for result in results):
         sentences.append(
-            "McNemar, exact, per seed, on R@1 (a tie for the first place is no hit). Captions of one image count as independent queries, which "
-            "they are not quite."
+            "McNemar, exact, per seed, on R@1 (a tie for the first place is no hit). Captions of one image count as independent queries, "
+            "which they are not quite."
         )
     if unreadable:
         count = len(set(unreadable))

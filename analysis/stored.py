@@ -90,7 +90,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A finished run. ``name`` is ``method@variant``; ``score`` and ``last_score`` are its task's headline on the test gallery that ``gallery`` names."""
+    """A finished run, ``name`` = ``method@variant``; ``score`` and ``last_score`` are the headline of its task on ``gallery``."""
 
     record: RunRecord
     path: Path

@@ -99,7 +99,7 @@ def _measures(names: Sequence[str]) -> list[Measure]:
         raise AnalysisError(str(error)) from error
 
 
-def _rate(value: float) -> Rate:
+def _rate(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
@@ -109,7 +109,7 @@ def _rates(frame: pd.DataFrame) -> tuple[Rate, ...]:
         coded = {Coded(_rate(rate), None if math.isnan(bits) else int(bits)) for rate, bits in pairs}
         # Real-valued embeddings behind the codes of the same rate.
         return tuple(sorted(coded, key=lambda one: (-1.0 if one.rate is None else one.rate, one.bits or math.inf)))
-    return tuple(sorted({_rate(value) for value in frame["rate"]}, key=lambda rate: -1.0 if rate is None else rate))
+    return tuple(sorted({_rate(value) for value in frame["rate"]}, key=lambda one: -1.0 if one is None else one))
 
 
 def _within(frame: pd.DataFrame, rates: Sequence[Rate], seeds: Sequence[int]) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """Random numbers inside a loss: pure functions of a key, a counter and a position, so that they can be mapped over runs.
 
 ``loss`` must not call a random generator, because the engine maps it over runs. A method that draws in every step (negative keys, dropout,
-permutations) keeps a ``key`` in its state, taken from ``Run.generator``, and a step ``counter``; the same key, counter and position always give
-the same number. The mixing function is the finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014) on wrapping 64-bit integers.
+permutations) keeps a ``key`` in its state, taken from ``Run.generator``, and a step ``counter``; the same key, counter and position
+always give the same number. The mixing function is the finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014) on wrapping 64-bit
+integers.
 """
 
 from __future__ import annotations

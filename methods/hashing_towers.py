@@ -19,13 +19,13 @@ def multilayer_head(input_dim: int, hidden: int, output_dim: int, layers: int = 
     """``layers`` linear layers with ReLU between them, torch's default initialisation; ``bias`` is that of the last layer."""
     widths = [input_dim] + [hidden] * (layers - 1)
     inner: list[nn.Module] = []
-    for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+    for wide, narrow in zip(widths[:-1], widths[1:], strict=True):  # noqa: RUF007
         inner += [nn.Linear(wide, narrow), nn.ReLU()]
     return nn.Sequential(*inner, nn.Linear(hidden, output_dim, bias=bias))
 
 
 def spread_last_layer(head: nn.Sequential, input_dim: int) -> None:
-    """Initialise the last weight uniformly in ``+-1/sqrt(d)``, d the width of the *input features*, not of the layer (rshnl.md section 2)."""
+    """Initialise the last weight uniformly in ``+-1/sqrt(d)``, d the width of the *input features* (rshnl.md section 2)."""
     nn.init.uniform_(head[-1].weight, -1 / math.sqrt(input_dim), 1 / math.sqrt(input_dim))  # type: ignore[arg-type]
 
 
@@ -77,7 +77,7 @@ class HashingTowers(Network):
 
 
 def hashing_towers(spec: Spec, **changes: bool) -> Callable[[], HashingTowers]:
-    """A factory of the heads for the protocol's hidden width and ``spec.bits`` (binary methods), as ``GradientMethod.networks`` wants it."""
+    """A factory of the heads for the protocol's hidden width and ``spec.bits`` (binary methods), for ``GradientMethod.networks``."""
     return lambda: HashingTowers(spec.image_dim, spec.text_dim, hidden_width(spec), spec.bits, **changes)
 
 

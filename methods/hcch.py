@@ -139,9 +139,7 @@ class Hcch(DirectMethod):
     @dataclass(frozen=True)
     class Params:
         alpha: float = 1.0  # weight of image codes against the consensus; HSPCH_wiki.m (hcch.md section 4)
-        beta: float | None = (
-            None  # the same of text codes; None = 1e-3 on Wikipedia (HSPCH_wiki.m), elsewhere by row sums
-        )
+        beta: float | None = None  # of text codes; None = 1e-3 on Wikipedia (HSPCH_wiki.m), else by row sums of S
         sparsity: float = 1e-4  # lambda, weight of the row norms of W; HSPCH_wiki.m
         iterations: int = 20  # rounds, without a stopping test; HSPCH_wiki.m
         n_anchors: int = 1500  # m, training items per modality; all of them where there are fewer; HSPCH_wiki.m

@@ -72,7 +72,8 @@ def _for_task(method: str, task: str) -> str:
     if task in cls.counterparts:
         return cls.counterparts[task]
     raise ProtocolError(
-        f"method {method!r} solves the task {cls.task!r}, but this protocol is of the task {task!r}; `list methods` shows what goes together"
+        f"method {method!r} solves the task {cls.task!r}, but this protocol is of the task {task!r}; "
+        "`list methods` shows what goes together"
     )
 
 

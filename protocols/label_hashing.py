@@ -30,8 +30,8 @@ from .tasks import META_SEED, EpochScores, ShardData, Task
 class LabelData(ShardData):
     """With the items that are searched for and searched.
 
-    ``val_database`` and ``test_database`` are the searched items; ``noisy_val`` holds, per run, the validation labels with noise of the same
-    kind as in training, for selection without clean labels, or None.
+    ``val_database`` and ``test_database`` are the searched items; ``noisy_val`` holds, per run, the validation labels with noise
+    of the same kind as in training, for selection without clean labels, or None.
     """
 
     val: LabelledView

@@ -13,7 +13,7 @@ COMMAND = "python run_benchmark.py list methods --markdown"
 STATUS_OF_FLAG = {
     "reconstruction": "reconstruction: written from a description, there is no official code",
     "own-generalisation": "generalisation by this suite, no published method",
-    "oracle": "oracle: told which pairs are clean, an upper bound",
+    "oracle": "oracle: told what is clean, an upper bound",
     "control": "control",
     "clean-meta-set": "needs verified pairs",
 }
@@ -44,7 +44,8 @@ def page(names: Sequence[str] | None = None) -> str:
 
 def status(cls: type[Method]) -> str:
     """What a reader must know before trusting the method's numbers."""
-    words = [text for flag, text in STATUS_OF_FLAG.items() if flag in cls.flags]
+    words = ["label noise"] if cls.task == "label-hashing" else []
+    words += [text for flag, text in STATUS_OF_FLAG.items() if flag in cls.flags]
     if "released" in cls.variants and "reconstruction" not in cls.flags:
         words.append(FAITHFUL)
     return "; ".join(words)
@@ -52,8 +53,14 @@ def status(cls: type[Method]) -> str:
 
 def _classes(names: Sequence[str] | None) -> Iterator[tuple[str, type[Method]]]:
     """The methods that ship with the suite, or those named."""
-    for name in names if names is not None else sorted({*registry.built_in(), "oracle_clean"}):
+    for name in names if names is not None else _shipped():
         yield name, registry.get(name).cls
+
+
+def _shipped() -> list[str]:
+    """Methods for mismatched pairs first, then those for wrong labels."""
+    names = {*registry.built_in(), "oracle_clean", "oracle_clean_labels"}
+    return sorted(names, key=lambda name: (registry.get(name).cls.task != "pair-retrieval", name))
 
 
 def _variants(cls: type[Method]) -> Iterator[tuple[str, str]]:

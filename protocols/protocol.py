@@ -36,7 +36,8 @@ from .schema import (
 
 __all__ = [
     "DEFAULT", "SPECS", "BackboneChoice", "BudgetChoice", "DatasetChoice", "Evaluation", "Grants", "LabelEvaluation", "MetaGrant",
-    "NoiseChoice", "Numerics", "OptimizerChoice", "Protocol", "ProtocolError", "ScheduleChoice", "Selection", "load_protocol", "nearest", "protocol_names",
+    "NoiseChoice", "Numerics", "OptimizerChoice", "Protocol", "ProtocolError", "ScheduleChoice", "Selection",
+    "load_protocol", "nearest", "protocol_names",
     "validated", "with_overrides",
 ]  # fmt: skip
 

@@ -47,7 +47,9 @@ def head(oracle: Oracle, prefix: str) -> nn.Sequential:
 class OfficialTowers(HashingTowers):
     """Both heads of an oracle file."""
 
-    def __init__(self, oracle: Oracle, squash: bool = True, unit: bool = True, image: str = "img", text: str = "txt") -> None:
+    def __init__(
+        self, oracle: Oracle, squash: bool = True, unit: bool = True, image: str = "img", text: str = "txt"
+    ) -> None:
         Network.__init__(self)
         self.squash, self.unit = squash, unit
         self.image_head, self.text_head = head(oracle, image), head(oracle, text)
@@ -58,8 +60,10 @@ def parameter_name(oracle: Oracle, prefix: str, layer: str, kind: str) -> str:
     return f"{2 * layer_names(oracle, prefix).index(layer)}.{kind}"
 
 
-def check_heads(oracle: Oracle, pattern: str, values: Mapping[str, Tensor], heads: Mapping[str, str], **options: Any) -> None:
-    """Compare all results ``pattern.format(<prefix>_<layer>_<kind>)`` with ``values`` by name; ``heads``: prefix -> our name of the head."""
+def check_heads(
+    oracle: Oracle, pattern: str, values: Mapping[str, Tensor], heads: Mapping[str, str], **options: Any
+) -> None:
+    """Compare all results ``pattern.format(<prefix>_<layer>_<kind>)`` with ``values``; ``heads``: prefix -> our name of the head."""
     for prefix, ours in heads.items():
         for layer in layer_names(oracle, prefix):
             for kind in ("weight", "bias"):
@@ -68,14 +72,18 @@ def check_heads(oracle: Oracle, pattern: str, values: Mapping[str, Tensor], head
                     oracle.check(name, values[f"{ours}.{parameter_name(oracle, prefix, layer, kind)}"], **options)
 
 
-def label_spec(n: int, n_classes: int, bits: int, epochs: int = 1, optimizer: Optimizer | None = None, **more: Any) -> Spec:
+def label_spec(
+    n: int, n_classes: int, bits: int, epochs: int = 1, optimizer: Optimizer | None = None, **more: Any
+) -> Spec:
     """A specification whose networks are not used."""
     budget = Budget(epochs, n, optimizer or constant("adam", 1e-3))
     backbone = Backbone("hashing", hidden=16, dim=bits, normalise_inputs=False)
     return Spec(n, n, 1, 1, False, backbone, budget, n_classes=n_classes, bits=bits, **more)
 
 
-def constant(rule: str, rate: float, betas: tuple[float, float] = (0.9, 0.999), decay: float = 0.0, clip: float | None = None) -> Optimizer:
+def constant(
+    rule: str, rate: float, betas: tuple[float, float] = (0.9, 0.999), decay: float = 0.0, clip: float | None = None
+) -> Optimizer:
     """An optimiser with torch's epsilon and no schedule."""
     return Optimizer(rule, rate, betas, 1e-8, 0.0, decay, "all", clip, Schedule("constant"))  # type: ignore[arg-type]
 

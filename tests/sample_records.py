@@ -9,6 +9,10 @@ from nocobench.results.record import (
     CellKey,
     Circumstances,
     EpochEntry,
+    LabelEpochEntry,
+    LabelNoiseFacts,
+    LabelRanking,
+    LabelScores,
     NoiseFacts,
     Outcome,
     Recalls,
@@ -68,6 +72,37 @@ def make_record(
         cell=key, cell_id=key.cell_id, status=status, reason=reason, method_label=label or key.method.upper(), method_flags=flags,
         outcome=outcome, circumstances=circumstances or Circumstances(),
     )  # fmt: skip
+
+
+def make_label_record(mean_map: float, ties: float = 2.0, flags: tuple[str, ...] = (), **cell: Any) -> RunRecord:
+    """A finished record of label-based retrieval; ``ties`` is the width of the tie interval; bits None = real-valued."""
+    parts: dict[str, Any] = {"task": "label-hashing", "protocol": "toy-labels", "noise": "nested-symmetric", "method": "rshnl",
+                             "variant": "released", "backbone": "hashing-256", "bits": 16}  # fmt: skip
+    key = make_cell(**(parts | cell))
+
+    def ranking(value: float) -> LabelRanking:
+        near = None if key.bits is None else 5.0
+        return LabelRanking(
+            map=value, lower=value - ties / 2, upper=value + ties / 2, map_at_k=value, precision_radius_2=near, queries=60, without_relevant=0
+        )  # fmt: skip
+
+    full = LabelScores(i2t=ranking(mean_map + 1), t2i=ranking(mean_map - 1), mean_map=mean_map, k=50)
+    result = TestResult(epoch=2, full=full)
+    history = tuple(LabelEpochEntry(epoch=e, val_map=mean_map + e, test_map=mean_map) for e in range(4))
+    noise = LabelNoiseFacts(
+        model=key.noise, nominal=key.rate, realised=key.rate, digest="00", still_true=0.0, wrong_entries=key.rate or 0.0, wrong_affinity=0.1
+    )  # fmt: skip
+    outcome = Outcome(
+        selected=result, last=result, best_on_test=result, history=history, noise=noise, parameters=10, networks_at_test=1, gradient_steps=5
+    )  # fmt: skip
+    return RunRecord(
+        cell=key,
+        cell_id=key.cell_id,
+        status="done",
+        method_label=key.method.upper(),
+        method_flags=flags,
+        outcome=outcome,
+    )
 
 
 def make_sidecar(offset: int = 0) -> dict[str, np.ndarray]:

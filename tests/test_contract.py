@@ -65,6 +65,6 @@ def test_state_is_declared_not_kept() -> None:
 
     for name in METHODS:
         if issubclass(registry.get(name).cls, GradientMethod):
-            trial = Trial(name, next(iter(registry.get(name).cls.variants)), small_protocol())
+            trial = Trial(name, next(iter(registry.get(name).cls.variants)), protocol_for(registry.get(name).cls))
             records = trial.run(trial.cells[:2], make_training=Watched)
             assert all(record.status == "done" for record in records.values()), name
