@@ -82,6 +82,7 @@ def diagram_of(part: pd.DataFrame) -> Diagram | None:
         return None
     measure = HEADLINES[str(part["task"].iloc[0])]
     whole = scores(part, names, measure)
+    names = [name for name in names if name in whole.methods]  # real-valued ones are not ranked with codes
     covered = whole.blocks().notna().sum()
     best: Diagram | None = None
     for least in sorted(set(covered)):

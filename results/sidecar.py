@@ -4,6 +4,8 @@ Names of the arrays (``<s>`` is a signal: weight, clean_probability, loss; ``<n>
 
 - ``i2t_better``, ``i2t_tied``, ``i2t_own_tied`` and the same for ``t2i``: uint32 per query of the test split as one gallery, after the
   selected epoch: wrong items above the best own item, wrong items equal to it, own items equal to it;
+- of label-based retrieval instead: ``i2t_average_precision`` float32 per test query (NaN without a relevant item), and the curve
+  ``i2t_cutoffs`` uint32, ``i2t_precision``, ``i2t_recall`` float64, means over queries among so many first items; the same for ``t2i``;
 - ``signal_epochs`` [E]; ``histogram/<s>/<n>/clean`` and ``.../noisy`` [E, 256] uint32; ``edges/<s>/<n>`` [257] float32; pairs that are in
   no bin: ``excluded/<s>/<n>/clean`` and ``.../noisy`` [E] (weight 0 by a partition), ``not_visited/<s>/<n>/...`` [E];
 - ``similarity/clean``, ``similarity/noisy`` [256] and ``edges/similarity`` [257].

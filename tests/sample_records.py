@@ -83,14 +83,16 @@ def make_label_record(mean_map: float, ties: float = 2.0, flags: tuple[str, ...]
     def ranking(value: float) -> LabelRanking:
         near = None if key.bits is None else 5.0
         return LabelRanking(
-            map=value, lower=value - ties / 2, upper=value + ties / 2, map_at_k=value, precision_radius_2=near, queries=60, without_relevant=0
+            map=value, lower=value - ties / 2, upper=value + ties / 2, map_at_k=value, precision_radius_2=near, queries=60,
+            without_relevant=0,
         )  # fmt: skip
 
     full = LabelScores(i2t=ranking(mean_map + 1), t2i=ranking(mean_map - 1), mean_map=mean_map, k=50)
     result = TestResult(epoch=2, full=full)
     history = tuple(LabelEpochEntry(epoch=e, val_map=mean_map + e, test_map=mean_map) for e in range(4))
     noise = LabelNoiseFacts(
-        model=key.noise, nominal=key.rate, realised=key.rate, digest="00", still_true=0.0, wrong_entries=key.rate or 0.0, wrong_affinity=0.1
+        model=key.noise, nominal=key.rate, realised=key.rate, digest="00", still_true=0.0, wrong_entries=key.rate or 0.0,
+        wrong_affinity=0.1,
     )  # fmt: skip
     outcome = Outcome(
         selected=result, last=result, best_on_test=result, history=history, noise=noise, parameters=10, networks_at_test=1, gradient_steps=5

@@ -77,8 +77,8 @@ def test_real_valued_methods_do_not_compete_with_codes(frame: pd.DataFrame) -> N
 def test_what_no_method_can_have_is_not_missing(frame: pd.DataFrame) -> None:
     assert "Of 28 cells: 0 missing" in make_table(frame).caption
     make_table(frame, TableOptions(strict=True))
-    with pytest.raises(AnalysisError, match="rshnl@released at noise 0.6, 64 bits with 1 of 2 seeds"):
-        lacking = (frame["method"] == "rshnl") & (frame["bits"] == 64) & (frame["rate"] == 0.6) & (frame["seed"] == 1)
+    lacking = (frame["method"] == "rshnl") & (frame["bits"] == 64) & (frame["rate"] == 0.6) & (frame["seed"] == 1)
+    with pytest.raises(AnalysisError, match=r"rshnl@released at noise 0\.6, 64 bits with 1 of 2 seeds"):
         make_table(frame[~lacking], TableOptions(strict=True))
 
 
