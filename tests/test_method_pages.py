@@ -37,7 +37,7 @@ def test_every_difference_and_changed_constant_is_on_the_page() -> None:
         ("npc", method_pages.FAITHFUL),
         ("hana", "reconstruction"),
         ("self_paced", "generalisation by this suite"),
-        ("oracle_clean", "told which pairs are clean"),
+        ("oracle_clean", "told what is clean"),
         ("clip_plus_meta", "needs verified pairs"),
     ],
 )
