@@ -42,6 +42,11 @@ SEATS: dict[str, tuple[str, str]] = {
     name: (PALETTE[seat], MARKERS[seat])
     for seat, name in enumerate(("npc", "hana", "ncr", "msian", "self_paced", "soft_nce", "gmm_bank", "fixed_weight", "clip_plus_meta"))
 }  # fmt: skip
+# The other task is never in the same figure, so that its methods may sit on the same seats.
+SEATS |= {"oracle_clean_labels": SEATS["oracle_clean"], "ce": SEATS["clip"], "lc": SEATS["clip_zeroshot"]} | {
+    name: (PALETTE[seat], MARKERS[seat])
+    for seat, name in enumerate(("rshnl", "mgsh", "nrch", "ucch", "cmmq", "hcch", "mrl", "nirnl"))
+}
 
 LEGEND_WIDTH = 2.5  # inches that a legend beside the panels takes at most
 

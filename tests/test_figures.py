@@ -428,9 +428,11 @@ def test_looks_stay_when_methods_and_variants_are_added() -> None:
 
 
 def test_no_two_methods_look_alike() -> None:
-    assert len(set(SEATS.values())) == len(SEATS)
-    found = looks([*(f"{name}@paper" for name in SEATS), *(f"stranger_{number}@paper" for number in range(16))])
-    assert len({(look.color, look.marker) for look in found.values()}) == len(found)
+    labels = {"oracle_clean_labels", "ce", "lc", "rshnl", "mgsh", "nrch", "ucch", "cmmq", "hcch", "mrl", "nirnl"}
+    for together in (set(SEATS) - labels, labels):  # the two tasks are never in one figure
+        found = looks([*(f"{name}@paper" for name in together), *(f"stranger_{number}@paper" for number in range(16))])
+        assert len({(look.color, look.marker) for look in found.values()}) == len(found)
+    found = looks([f"{name}@paper" for name in SEATS])
     many = looks([f"npc@{number}" for number in range(5)])
     assert len({look.dash for look in many.values()}) == 5
     assert found["oracle_clean@paper"].color == "#000000"
