@@ -14,15 +14,19 @@ if (ROOT / "protocols" / "specs").is_dir():
 
 # Torch and pandas take seconds to import: commands import what they need when they are called.
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 import difflib  # noqa: E402
 import os  # noqa: E402
 import shlex  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
+import signal  # noqa: E402
+import threading  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 PROGRAM = "run_benchmark.py"
 DEBUG = "NOCOBENCH_DEBUG"
 INTERRUPTED = 130
+LONGEST = 1500  # characters of a message
 
 RUN_EPILOG = """\
 commands (each has its own --help):
@@ -30,6 +34,10 @@ commands (each has its own --help):
   list            methods | datasets | protocols | noise | runs, and why something cannot run here
   tables, figures, significance
                   from records only; nothing is trained
+  report          one HTML page of everything that the records say, to be opened offline
+  paper --out DIR LaTeX tables, PDF figures, commands and a methods paragraph
+  compare A B     two folders of records: same outcomes, differences, what changed
+  export          all records as one CSV or Parquet table, or a leaderboard
   verify          compute cells again and compare the outcomes' digests
   check METHOD    test whether a method keeps the contract
   new-method NAME write the first file of your own method
@@ -61,7 +69,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
+        unknown = (
+            next(iter(message.removeprefix("unrecognized arguments: ").split()), "''")
+            if "unrecognized" in message
+            else ""
+        )
         if unknown.startswith("-"):
             close = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; see `{self.prog} --help`"
@@ -75,7 +87,8 @@ class Parser(argparse.ArgumentParser):
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """End with one sentence."""
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    words = " ".join(message.split())
+    print(f"{PROGRAM}: error: {words if len(words) <= LONGEST else f'{words[:LONGEST]} ...'}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -84,17 +97,27 @@ def default_results() -> Path:
     return ROOT / "results" if (ROOT / "protocols" / "specs").is_dir() else Path.cwd() / "results"
 
 
+def _path(text: str) -> Path:
+    """A path, with ``~`` written out."""
+    try:
+        path = Path(text).expanduser()
+        path.resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # a home folder of nobody, or a text that no path can be
+        raise argparse.ArgumentTypeError(f"{text!r} is no usable path: {error}") from error
+    return path
+
+
 def _folders(parser: argparse.ArgumentParser, data: bool = True) -> None:
     group = parser.add_argument_group("folders")
-    group.add_argument("--results", type=Path, default=default_results(), metavar="DIR",
+    group.add_argument("--results", type=_path, default=default_results(), metavar="DIR",
                        help="where records and plans lie (default: %(default)s)")  # fmt: skip
     if data:
-        group.add_argument("--data-root", type=Path, metavar="DIR",
+        group.add_argument("--data-root", type=_path, metavar="DIR",
                            help="where data sets lie (default: $NOCOBENCH_DATA, else ../shared/data beside the suite)")  # fmt: skip
 
 
 def _plugins(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE",
+    parser.add_argument("--plugin", action="append", default=[], type=_path, metavar="FILE",
                         help="load the methods of this file; may be given several times")  # fmt: skip
 
 
@@ -211,7 +234,7 @@ def _new_method(words: Sequence[str]) -> int:
         "new-method", description="Write the first file of a method; it runs as it is. Nothing is overwritten."
     )
     parser.add_argument("name", help="lower-case letters, digits and _")
-    parser.add_argument("--to", type=Path, default=Path("."), metavar="DIR", help="(default: this folder)")
+    parser.add_argument("--to", type=_path, default=Path("."), metavar="DIR", help="(default: this folder)")
     given = parser.parse_args(words)
     from nocobench.protocols.new_method import write_new_method
 
@@ -235,7 +258,10 @@ def _data(words: Sequence[str]) -> int:
     if given.what == "list":
         return listing.show("datasets", given.results, given.data_root, [])
     if given.what == "check":
-        return listing.check_data(Path(given.target))
+        try:
+            return listing.check_data(_path(given.target))
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
     return listing.fetch_data(given.target, given.data_root)
 
 
@@ -251,7 +277,7 @@ def _results(words: Sequence[str]) -> int:
 
 def _worker(words: Sequence[str]) -> int:
     parser = Parser("worker", description="Run one shard of a plan; a cluster may loop over the shards.")
-    parser.add_argument("--plan", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--plan", type=_path, required=True, metavar="FILE")
     parser.add_argument("--shard", type=int, required=True, metavar="N")
     parser.add_argument(
         "--events", action="store_true", help="report as lines of JSON, for the program that started it"
@@ -286,6 +312,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "tables": _analysis("tables"),
     "figures": _analysis("figures"),
     "significance": _analysis("significance"),
+    "report": _analysis("report"),
+    "paper": _analysis("paper"),
+    "compare": _analysis("compare"),
+    "export": _analysis("export"),
     "verify": _verify,
     "check": _check,
     "new-method": _new_method,
@@ -298,7 +328,7 @@ USER_ERRORS = {
     "nocobench.protocols.protocol": "ProtocolError",
     "nocobench.datasets.types": "DataError",
     "nocobench.methods.registry": "MethodError",
-    "nocobench.results.store": "StoreError",
+    "nocobench.results.files": "StoreError",
     "nocobench.results.sidecar": "SidecarError",
     "nocobench.analysis.frame": "AnalysisError",
 }
@@ -316,12 +346,31 @@ def _typed() -> str:
     return shlex.join([*(["python"] if program.suffix == ".py" else []), program.name, *sys.argv[1:]])
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, and the SIGUSR1 of Slurm, end a command as Ctrl-C does: with its temporary files removed and exit code 130."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+        before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if words is None else list(words)
     name = words[0] if words and words[0] in COMMANDS else None
     try:
-        return COMMANDS[name](words[1:]) if name else _run(words)
+        with _interruptible():
+            return COMMANDS[name](words[1:]) if name else _run(words)
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -334,6 +383,12 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         if is_user_error(error):
             fail(str(error))
+        if isinstance(error, UnicodeEncodeError):
+            fail(
+                f"the name {error.object[:100]!r} is no valid UTF-8, so no record can hold it; rename the file or folder"
+            )
+        if isinstance(error, MemoryError):
+            fail(f"the memory of this machine is exhausted ({error}); take fewer or smaller data", code=1)
         fail(f"{type(error).__name__}: {error} (this is a defect of the suite; {DEBUG}=1 shows where)", code=1)
 
 

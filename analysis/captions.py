@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ..results.measures import RECALLS, Measure
+from .intervals import FEWEST_SEEDS
 from .layout import Row
-from .resampling import FEWEST_SEEDS
 
 
 def caption(
@@ -18,7 +18,7 @@ def caption(
 ) -> str:
     """``expected`` cells in all; ``many``: some row has several seeds. ``<best>``, ``<second>`` stand for how a format marks them."""
     sentences = [
-        f"{_what(wanted)} on {_key(keys, 'dataset')} ({_searched(keys)}), {_spread(rows)}",
+        f"{_what(wanted)} on {_key(keys, 'dataset')} ({searched(keys)}), {_spread(rows)}",
         _ties(frame, keys),
         f"Protocol {_protocol(keys)}",
         f"Noise: {_key(keys, 'noise')} ({', '.join(sorted(set(frame['noise_level'])))}){_realised(frame)}",
@@ -59,7 +59,7 @@ def _key(keys: dict[str, Any], name: str) -> str:
     return f"several {name}s, see rows" if value is None else str(value)
 
 
-def _searched(keys: dict[str, Any]) -> str:
+def searched(keys: dict[str, Any]) -> str:
     """What test queries search: the gallery of pairs, or the database of label-based retrieval with its codes."""
     if keys.get("task") != "label-hashing":
         return _gallery(keys)
@@ -114,7 +114,7 @@ def _legend(rows: Sequence[Row], many: bool) -> str:
     if any(entry.tied for entry in entries):
         words.append(
             "† not separable from the best (on the best: from the second): fewer than "
-            f"{FEWEST_SEEDS} common seeds, or a 95 % bootstrap interval of the mean difference, paired by seed, that holds 0"
+            f"{FEWEST_SEEDS} common seeds, or a 95 % interval (Student's) of the mean difference, paired by seed, that holds 0"
         )
     elif words and not many:
         words.append("differences of single runs are not tested")

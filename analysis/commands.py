@@ -1,4 +1,4 @@
-"""The commands ``tables``, ``figures`` and ``significance``, and the short table after a run; from records only."""
+"""The commands ``tables``, ``figures``, ``significance`` and ``report``, and the short table after a run; from records only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..results.record import CellKey, RunRecord
+from . import handover
+from .choice import add_filters, add_source, chosen_records, deliver
 
 # pandas and matplotlib take seconds to import: they come in only when a command runs, not for its --help.
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ DESCRIPTIONS = {
     "tables": "Paper-style tables from records: one per protocol, data set and noise model.",
     "figures": "Figures from records, as PNG and SVG; the same records give the same bytes.",
     "significance": "Which methods can be told apart: intervals, tests over blocks and over queries, with their caveats.",
+    "report": "One HTML page with everything that records say; it needs no network, no torch and no GPU, and the same records give the "
+    "same bytes.",
+    **handover.DESCRIPTIONS,
 }
 EXAMPLES = {
     "tables": f"""examples:
@@ -37,30 +42,19 @@ EXAMPLES = {
   {PROGRAM} figures --from reference --out figures""",
     "significance": f"""examples:
   {PROGRAM} significance --methods npc clip
-  {PROGRAM} significance --measure mean_r1 --datasets digits emoji""",
+  {PROGRAM} significance --measure mean_r1 --datasets digits emoji
+  {PROGRAM} significance --methods npc clip hana --equivalence 2""",
+    "report": f"""examples:
+  {PROGRAM} report                        # your runs, to results/report/index.html
+  {PROGRAM} report --from reference       # the records that come with the suite
+  {PROGRAM} report --methods npc hana --details 500 --out page""",
+    **handover.EXAMPLES,
 }
 
 
-def _source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="source", nargs="+", default=["runs"], metavar="runs|reference|DIR",
-                        help="records of your runs, those published with the suite, or other folders (default: runs)")  # fmt: skip
-
-
-def _filters(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("which records (default: all)")
-    group.add_argument("--protocol", nargs="+", default=[], metavar="NAME")
-    group.add_argument("--datasets", "--dataset", nargs="+", default=[], metavar="NAME")
-    group.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="npc (all variants) or npc@paper")
-    group.add_argument("--noise", nargs="+", type=float, default=[], metavar="RATE")
-    group.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED")
-    group.add_argument("--bits", nargs="+", type=int, default=[], metavar="N", help="lengths of codes (label-hashing)")
-    group.add_argument("--gallery", choices=["headline", "full", "folds"], default="headline",
-                       help="scores on the whole test split, or mean over folds (default: what the protocol reports)")  # fmt: skip
-
-
 def _tables_arguments(parser: argparse.ArgumentParser) -> None:
-    _source(parser)
-    _filters(parser)
+    add_source(parser)
+    add_filters(parser)
     group = parser.add_argument_group("how to print")
     group.add_argument("--format", choices=FORMATS, default="terminal", help="(default: %(default)s)")
     group.add_argument("--columns", choices=["compact", "paper"], default="compact",
@@ -79,28 +73,44 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
-    _source(parser)
-    _filters(parser)
+    add_source(parser)
+    add_filters(parser)
     # map-vs-noise and map-curves are other names of rsum-vs-noise and validation-curves.
     parser.add_argument("--kinds", nargs="+", metavar="KIND",
                         help="weight-density, clean-probability-density, loss-density, similarity-density, precision-recall, "
                         "rsum-vs-noise, "
-                        "validation-curves, auc-curves, critical-difference (default: all)")  # fmt: skip
+                        "validation-curves, auc-curves, critical-difference, performance-profile (default: all)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: figures/ in the results folder)")
 
 
 def _significance_arguments(parser: argparse.ArgumentParser) -> None:
-    _source(parser)
-    _filters(parser)
+    add_source(parser)
+    add_filters(parser)
     parser.add_argument("--measure", metavar="NAME", help="what is compared (default: rsum, or mean_map for labels)")
+    parser.add_argument("--equivalence", type=float, metavar="POINTS",
+                        help="also ask which methods are practically equal: within +-POINTS of the measure, such as 2 of rsum")  # fmt: skip
     parser.add_argument("--format", choices=["terminal", "markdown"], default="terminal", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    add_filters(parser)
+    parser.add_argument(
+        "--title", default="NoCoBench report", metavar="TEXT", help="above the page (default: %(default)s)"
+    )
+    parser.add_argument("--details", type=int, metavar="N",
+                        help="curves over epochs, densities and queries for at most N rows of the results, a row being a method at one "
+                        "data set, noise rate and length of codes (default: 200; 0 for none)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: report/ in the results folder)")
 
 
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "tables": _tables_arguments,
     "figures": _figures_arguments,
     "significance": _significance_arguments,
+    "report": _report_arguments,
+    **handover.ARGUMENTS,
 }
 
 
@@ -113,7 +123,11 @@ def after_run(results: Path, cells: Sequence[CellKey], is_stale: Callable[[RunRe
             _show(table)
     print(f"\nrecords: {runs}")
     where = f" --results {shlex.quote(str(results))}"
-    print("next:", *(f"  {PROGRAM} {command}{where}" for command in ("tables", "figures", "significance")), sep="\n")
+    print(
+        "next:",
+        *(f"  {PROGRAM} {command}{where}" for command in ("tables", "figures", "significance", "report")),
+        sep="\n",
+    )
 
 
 def _short_tables(runs: Path, cells: Sequence[CellKey], is_stale: Callable[[RunRecord], bool]) -> Iterator[Table]:
@@ -121,9 +135,7 @@ def _short_tables(runs: Path, cells: Sequence[CellKey], is_stale: Callable[[RunR
     from .tables import TableOptions, make_table
 
     # Other records may be of methods that nobody has loaded now.
-    wanted = {cell.cell_id for cell in cells}
-    frame = load_frame([runs], stale=lambda record: record.cell_id in wanted and is_stale(record))
-    frame = frame[frame["cell_id"].isin(wanted)]
+    frame = load_frame([runs], stale=is_stale, cells={cell.cell_id for cell in cells})
     for keys, part in parts(frame):
         mine = [cell for cell in cells if (cell.protocol, cell.dataset) == (keys["protocol"], keys["dataset"])]
         options = TableOptions(
@@ -149,7 +161,7 @@ def tables(given: argparse.Namespace) -> int:
     from .frame import parts
     from .tables import make_table, variants_table
 
-    frame = _frame(given)
+    frame = chosen_records(given)
     if given.mixed:
         groups = [part for _, part in frame.groupby("task", sort=True)]
     else:
@@ -166,7 +178,7 @@ def tables(given: argparse.Namespace) -> int:
             _show(table)
             print()
         return 0
-    _deliver(_texts(made, given.format), given.out)
+    deliver(_texts(made, given.format), given.out)
     return 0
 
 
@@ -212,7 +224,7 @@ def figures(given: argparse.Namespace) -> int:
 
     kinds = chosen_kinds(given.kinds)  # a slip is told before anything is read
     folder = given.out or given.results / "figures"
-    for path in draw_all(_frame(given), folder, kinds):
+    for path in draw_all(chosen_records(given), folder, kinds):
         print(path)
     return 0
 
@@ -225,56 +237,57 @@ def significance(given: argparse.Namespace) -> int:
     """
     from .significance_report import significance_report
 
-    report = significance_report(_frame(given), measure=given.measure)
-    _deliver(report.markdown() if given.format == "markdown" else report.text(), given.out)
+    report = significance_report(chosen_records(given), measure=given.measure, points=given.equivalence)
+    deliver(report.markdown() if given.format == "markdown" else report.text(), given.out)
     return 0
+
+
+def report(given: argparse.Namespace) -> int:
+    """Write the page and name its file.
+
+    Raises:
+        AnalysisError: no such records.
+        DiskError: the folder cannot be written.
+    """
+    from .frame import AnalysisError
+    from .report import ReportOptions, write_report
+    from .report_details import DETAILS
+
+    runs = given.results / "runs"
+    if given.source == ["runs"] and not any(runs.glob("*/*/*/*/*.json")):
+        raise AnalysisError(
+            f"there are no records in {runs} to report on; make some with `{PROGRAM} --methods hana npc --noise 0.2 0.4 0.6 0.8`, or see "
+            f"those that come with the suite with `{PROGRAM} report --from reference`"
+        )
+    if given.details is not None and given.details < 0:
+        raise AnalysisError(f"--details {given.details} is no number of rows; give 0 or more")
+    options = ReportOptions(
+        title=given.title,
+        command=f"{PROGRAM} {' '.join(['report', *_chosen_words(given)])}",
+        details=DETAILS if given.details is None else given.details,
+        every_variant=any("@" in method for method in given.methods),
+    )
+    print(write_report(chosen_records(given), given.out or given.results / "report", options))
+    return 0
+
+
+def _chosen_words(given: argparse.Namespace) -> list[str]:
+    """The options that chose the records, as one would type them."""
+    words = [] if given.source == ["runs"] else ["--from", *given.source]
+    for name in ("protocol", "datasets", "methods", "noise", "seeds", "bits"):
+        values = [f"{value:g}" if isinstance(value, float) else str(value) for value in getattr(given, name)]
+        words += [f"--{name}", *values] if values else []
+    words += [] if given.gallery == "headline" else ["--gallery", given.gallery]
+    return [shlex.quote(word) for word in words]
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tables": tables,
     "figures": figures,
     "significance": significance,
+    "report": report,
+    **handover.COMMANDS,
 }
-
-
-def _roots(given: argparse.Namespace) -> list[Path]:
-    from .frame import AnalysisError
-
-    roots: list[Path] = []
-    for source in given.source:
-        if source == "runs":
-            roots.append(given.results / "runs")
-        elif source == "reference":
-            found = sorted(path for path in (given.results / "reference").glob("*") if path.is_dir())
-            if not found:
-                raise AnalysisError(f"there are no reference records in {given.results / 'reference'}")
-            roots += found
-        else:
-            roots.append(Path(source).expanduser())
-    return roots
-
-
-def _frame(given: argparse.Namespace) -> pd.DataFrame:
-    from .frame import AnalysisError, load_frame, select
-
-    frame = load_frame(_roots(given), given.gallery)
-    wanted: dict[str, Any] = {
-        "protocol": given.protocol,
-        "dataset": given.datasets,
-        "rate": given.noise,
-        "seed": given.seeds,
-        "bits": given.bits,
-    }
-    frame = select(frame, **{column: values for column, values in wanted.items() if values})
-    names = frame["method"] + "@" + frame["variant"]
-    for method in given.methods:
-        if not ((frame["method"] == method) | (names == method)).any():
-            raise AnalysisError(f"no record is of method {method!r}; present are {', '.join(sorted(set(names)))}")
-    if given.methods:
-        frame = frame[frame["method"].isin(given.methods) | names.isin(given.methods)]
-    if frame.empty:
-        raise AnalysisError("no record is left by the choice of protocols, data sets, methods, rates and seeds")
-    return frame
 
 
 def _with_method(groups: Sequence[pd.DataFrame], method: str) -> list[pd.DataFrame]:
@@ -299,12 +312,3 @@ def _texts(tables: Sequence[Table], form: str) -> str:
         return pd.concat([render.tidy(table) for table in tables]).to_csv(index=False)
     write = {"terminal": render.to_text, "markdown": render.to_markdown, "latex": latex.to_latex}[form]
     return "\n".join(write(table).rstrip("\n") + "\n" for table in tables)
-
-
-def _deliver(text: str, out: Path | None) -> None:
-    if out is None:
-        print(text, end="")
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    print(out)

@@ -41,7 +41,7 @@ def draw_critical_difference(frame: pd.DataFrame, out_dir: Path) -> list[Path]:
     a track, unless a data set was run under several of them."""
     paths = []
     done = frame[frame["status"] == "done"]
-    for title, slug, part in [*_by_protocol(done), *_across_protocols(done)]:
+    for title, slug, part in groups(done):
         found = diagram_of(part)
         if found is not None:
             with drawing():
@@ -51,6 +51,11 @@ def draw_critical_difference(frame: pd.DataFrame, out_dir: Path) -> list[Path]:
 
 Group = tuple[str, str, pd.DataFrame]
 """Title, file name and records of a diagram."""
+
+
+def groups(done: pd.DataFrame) -> list[Group]:
+    """What may be ranked together: the records of each protocol (with its overrides) and track, then of each track over its protocols."""
+    return [*_by_protocol(done), *_across_protocols(done)]
 
 
 def _by_protocol(done: pd.DataFrame) -> Iterator[Group]:
@@ -113,7 +118,7 @@ def _figure(found: Diagram, title: str) -> Figure:
     depths = [_depths([texts[name] for name in side], start) for side in sides]
     bottom = max(depth[-1] for depth in depths) + 0.25
     top = 0.75
-    caption = _caption(found)
+    caption = caption_of(found)
     figure = new_figure(AXIS + 2 * SIDE, top + bottom + 1.55)
     axes = figure.subplots()
     axes.set_axis_off()
@@ -175,7 +180,8 @@ def _elbows(
         axes.text(end, -depth + 0.02, f"{ranks[name]:.2f}", ha=inner, va="bottom", fontsize=7, color=GREY)
 
 
-def _caption(found: Diagram) -> str:
+def caption_of(found: Diagram) -> str:
+    """What the ranks are made of, the test of Friedman, and what was left out."""
     test, blocks = found.ranking.test, found.table.complete_blocks().index
     sets = sorted({str(name) for name in blocks.get_level_values("dataset")})
     seeds = found.table.runs.dropna().groupby(level=["dataset", "noise", "rate"]).size()

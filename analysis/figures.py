@@ -16,6 +16,7 @@ from .densities import draw_signal_densities, draw_similarity_densities
 from .diagrams import draw_critical_difference
 from .frame import AnalysisError
 from .precision_recall import draw_precision_recall
+from .profiles import draw_performance_profiles
 from .stored import StoredRun, load_runs
 
 
@@ -88,6 +89,10 @@ KINDS: dict[str, Kind] = {
     "critical-difference": Kind(
         lambda material, folder: draw_critical_difference(material.frame, folder),
         "ranks need three methods with runs in the same two blocks (a block is a noise rate of a data set) of one protocol",
+    ),
+    "performance-profile": Kind(
+        lambda material, folder: draw_performance_profiles(material.frame, folder),
+        "a profile needs two methods of one protocol with finished runs and scores above zero",
     ),
 }  # fmt: skip
 

@@ -63,11 +63,13 @@ def _blocks(table: Table) -> list[_Block]:
 
 
 def _coded_blocks(table: Table) -> list[_Block]:
-    """A block per measure, with the lengths of codes under each noise rate (the layout of RSHNL's Tables 1-3); rates below each other
-    where they do not fit side by side."""
+    """A block per measure, with the lengths of codes under each noise rate (the layout of RSHNL's Tables 1-3); as many rates
+    side by side as fit."""
     places = [place for place in table.rates if isinstance(place, Coded)]
     rates = list(dict.fromkeys(place.rate for place in places))
-    for groups in ([rates], [[rate] for rate in rates]):
+    for lines in range(1, len(rates) + 1):
+        size = -(-len(rates) // lines)
+        groups = [rates[start : start + size] for start in range(0, len(rates), size)]
         blocks = [
             _coded_block(one, [place for place in places if place.rate in group], len(table.measures) > 1)
             for one in table.measures

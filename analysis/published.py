@@ -1,6 +1,8 @@
 """Published numbers beside ours: rows of their own in the same columns, never in the same cell, with every remark kept.
 
 ``results/published/nc_retrieval.csv`` has the columns method, source_paper, dataset, split, noise_rate, direction, metric, value, note.
+``settings.csv`` says per method (and source, where that matters) how the number was made: method, source_paper (empty = all), networks,
+backbone, selection, noise_file, seen_in.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def _of_methods(
 ) -> pd.DataFrame:
     if methods is None:
         ours = {row.name.partition("@")[0].lower() for row in table.rows}
-        return same[same["method"].map(_first_word).isin(ours)]
+        return same[same["method"].map(first_word).isin(ours)]
     known = {str(name).lower(): str(name) for name in published["method"].unique()}
     unknown = [name for name in methods if name.lower() not in known]
     if unknown:
@@ -104,8 +106,8 @@ def _of_methods(
 
 def _same_setting(published: pd.DataFrame, table: Table) -> pd.DataFrame:
     """Same data set, split as our gallery, never another level of noise than ours (protocol-noisy-correspondence.md 3.3)."""
-    ours = _plain(str(table.keys.get("dataset")))
-    same = published[published["dataset"].map(_plain) == ours]
+    ours = plain_dataset(str(table.keys.get("dataset")))
+    same = published[published["dataset"].map(plain_dataset) == ours]
     split = "1K" if table.keys.get("gallery") == "folds" else "5K"
     same = same[same["split"].isin(["test", split])]
     noise = str(table.keys.get("noise"))
@@ -113,12 +115,13 @@ def _same_setting(published: pd.DataFrame, table: Table) -> pd.DataFrame:
     return same[~same["note"].str.contains(other, regex=False)]
 
 
-def _plain(dataset: str) -> str:
+def plain_dataset(dataset: str) -> str:
     """``MSCOCO`` and ``coco-clip`` are the same data: letters and digits before the first hyphen, without ``ms``."""
     return re.sub(r"[^a-z0-9]", "", dataset.lower().split("-")[0]).removeprefix("ms")
 
 
-def _first_word(method: str) -> str:
+def first_word(method: str) -> str:
+    """``npc`` of ``NPC``, ``clip`` of ``CLIP+OSA``: the name of the method that a printed name begins with."""
     return re.split(r"[^a-z0-9_]+", method.lower())[0]
 
 
@@ -128,7 +131,7 @@ def _row(name: str, source: str, part: pd.DataFrame, table: Table, notes: Notes)
     common = {
         note for note in remarks if all(note in texts for value, texts in found.values() if not math.isnan(value))
     }
-    common = {note for note in common if not _doubtful(note)}
+    common = {note for note in common if not is_doubtful(note)}
     # The source is a footnote because several papers may print the same method.
     texts = [f"as published in {source}", *(f"published: {note}" for note in sorted(common))]
     marks = tuple(notes.number(text) for text in texts)
@@ -150,14 +153,15 @@ def _at(part: pd.DataFrame, rate: Rate, measure: str) -> tuple[float, list[str]]
     recalls = here[here["measure"].isin(RECALLS)]
     if measure != "rsum" or set(recalls["measure"]) != set(RECALLS):
         return math.nan, []
-    doubtful = sorted({note for note in recalls["note"] if _doubtful(note)})
+    doubtful = sorted({note for note in recalls["note"] if is_doubtful(note)})
     if doubtful:
         return math.nan, [f"no rSum, because a recall is doubtful: {doubtful[0]}"]
     values = recalls.drop_duplicates("measure")["value"]
     return float(values.sum()), [*sorted({note for note in recalls["note"] if note}), _SUMMED]
 
 
-def _doubtful(note: str) -> bool:
+def is_doubtful(note: str) -> bool:
+    """Whether a remark says that the number is wrong or cannot be relied on."""
     return any(word in note for word in DOUBTFUL)
 
 

@@ -47,7 +47,14 @@ class Source:
     file: str
     paper: str
     factor: float
-    setting: str
+    database: str
+    selection: str
+    noise: str
+
+    @property
+    def setting(self) -> str:
+        """All of it in one line."""
+        return f"{self.database}; {self.selection}; {self.noise}; one run, ties in arbitrary order"
 
 
 SOURCES = {
@@ -55,15 +62,17 @@ SOURCES = {
         "rshnl_tables.csv",
         "Pu et al., AAAI 2025",
         1.0,
-        "test items search the test split of the other modality; epoch chosen on clean validation labels; labels redrawn among all "
-        "classes, the true one included, one noise file for all runs; one run, ties in arbitrary order",
+        "test items search the test split of the other modality",
+        "epoch chosen on clean validation labels",
+        "labels redrawn among all classes, the true one included, one noise file for all runs",
     ),
     "mgsh": Source(
         "mgsh_tables.csv",
         "Tan et al., AAAI 2026",
         100.0,
-        "test queries search a database that holds the training items (not for MS-COCO); epoch chosen on the test queries in the released "
-        "code; one label of a row swapped in the stated share of rows; one run, ties in arbitrary order",
+        "test queries search a database that holds the training items (not for MS-COCO)",
+        "epoch chosen on the test queries in the released code",
+        "one label of a row swapped in the stated share of rows",
     ),
 }
 

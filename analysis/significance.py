@@ -1,7 +1,7 @@
 """Which methods can be told apart, in plain sentences: the words follow the numbers.
 
-The unit is the *block* (data set, noise model, rate): seeds are averaged inside a block, tests are paired over blocks. The headline is
-the interval of :func:`.resampling.hierarchical_bootstrap`; beside it stand the tests that papers expect.
+The unit of a table is the *block* (data set, noise model, rate). Statements rest on the intervals of :mod:`.intervals`, over the seeds of
+these blocks and beyond them, adjusted for the number of pairs; beside them stand the tests over blocks that papers expect.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 from ..results.measures import HEADLINES
 from ..results.measures import measure as measure_named
 from .frame import AnalysisError
+from .intervals import Floats, Interval, beyond, over_seeds
 from .ranks import (
     DECIMALS,
     Friedman,
@@ -28,7 +30,6 @@ from .ranks import (
     rank_biserial,
     wilcoxon_p,
 )
-from .resampling import Interval, generator, hierarchical_bootstrap
 from .stored import unique_labels
 
 ALPHA = 0.05
@@ -76,6 +77,34 @@ class Scores:
         left = [name for name in self.methods if "oracle" not in self.flags[name]]
         return left if len(left) > 1 else self.methods
 
+    @cached_property
+    def arrays(self) -> list[Floats]:
+        """Per data set ``[blocks, seeds, methods]``, in the order of the index, NaN where a run is missing."""
+        found = []
+        for _, part in self.runs.groupby(level="dataset", sort=True):
+            wide = part.unstack("seed").sort_index()
+            found.append(wide.to_numpy(dtype=float).reshape(len(wide), part.shape[1], -1).swapaxes(1, 2))
+        return found
+
+    def part(self, names: Sequence[str]) -> list[Floats]:
+        """Per data set ``[blocks, seeds, len(names)]``: the runs that all of these methods have, NaN for all where one lacks it.
+
+        Data sets, blocks and seeds without any such run are left out.
+        """
+        columns = [self.methods.index(name) for name in names]
+        found = []
+        for values in self.arrays:
+            chosen = values[:, :, columns]
+            present = np.asarray(np.isfinite(chosen).all(axis=2))
+            if present.any():
+                chosen = np.where(present[:, :, None], chosen, np.nan)
+                found.append(chosen[present.any(axis=1)][:, present.any(axis=0)])
+        return found
+
+    def differences(self, first: str, second: str) -> list[Floats]:
+        """Per data set ``[blocks, seeds]``, first minus second, on the runs that both have; NaN where one has none."""
+        return [np.round(values[:, :, 0] - values[:, :, 1], DECIMALS) for values in self.part([first, second])]
+
     def blocks(self) -> pd.DataFrame:
         """Means over seeds; one row per block, NaN where a method has no run in it."""
         return self.runs.groupby(level=BLOCK, sort=True).mean()
@@ -87,19 +116,26 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods over their common runs; ``interval`` and ``wins`` are of the first against the second.
+    """Two methods over their common runs; intervals and ``wins`` are of the first against the second.
 
     Attributes:
+        here: interval over the seeds, data sets and rates being as they are.
+        interval: beyond these blocks: over data sets, or with one data set over its rates; the same as ``here`` for a single block.
+        p_here, p: of a mean difference of zero by these intervals, adjusted by Holm for all pairs of the report.
         effect: matched-pairs rank-biserial correlation over blocks, -1 to 1.
         wilcoxon, holm: p over blocks, alone and adjusted for all pairs of the report.
         wins: blocks in which the first is better.
         blocks, data_sets: how many the pair shares.
         seeds: fewest and most common seeds in a block.
+        family: number of pairs that are adjusted for.
     """
 
     first: str
     second: str
+    here: Interval
     interval: Interval
+    p_here: float
+    p: float
     wilcoxon: float
     holm: float
     effect: float
@@ -107,10 +143,15 @@ class Comparison:
     blocks: int
     data_sets: int
     seeds: tuple[int, int]
+    family: int = 1
 
     def told_apart(self) -> bool:
-        """Whether the interval excludes zero and enough runs stand behind it, as for the dagger in tables."""
-        return self.interval.separates()
+        """Whether the two differ beyond these blocks, with enough independent values behind it and adjusted for the number of pairs."""
+        return self.interval.enough() and self.p < ALPHA
+
+    def told_apart_here(self) -> bool:
+        """Whether the two differ on these data sets and rates, for whatever seeds."""
+        return self.here.enough() and self.p_here < ALPHA
 
 
 @dataclass(frozen=True)
@@ -249,35 +290,61 @@ def _refuse_mixture(done: pd.DataFrame) -> None:
 
 
 def compare(table: Scores, first: str, second: str) -> Comparison | None:
-    """Two methods on the runs that both have; None where they have none in common. ``holm`` is still the plain p."""
-    difference = (table.runs[first] - table.runs[second]).dropna()
-    if difference.empty:
+    """Two methods on the runs that both have; None where they have none in common. No p is adjusted yet."""
+    data_sets = table.differences(first, second)
+    if not data_sets:
         return None
-    by_block = difference.groupby(level=BLOCK).mean().round(DECIMALS)
-    seeds = difference.groupby(level=BLOCK).size()
-    purpose = f"difference of {first} and {second} in {table.measure}"
-    p = wilcoxon_p(by_block)
-    better = by_block > 0 if table.higher_is_better else by_block < 0
+    by_block = np.concatenate([np.nanmean(values, axis=1) for values in data_sets]).round(DECIMALS)
+    seeds = np.concatenate([np.isfinite(values).sum(axis=1) for values in data_sets])
+    here, interval = intervals_of(data_sets)
+    better = by_block if table.higher_is_better else -by_block
+    wilcoxon = wilcoxon_p(by_block)
     return Comparison(
         first=first,
         second=second,
-        interval=hierarchical_bootstrap(difference, generator(purpose)),
-        wilcoxon=p,
-        holm=p,
-        effect=rank_biserial(by_block if table.higher_is_better else -by_block),
-        wins=int(better.sum()),
+        here=here,
+        interval=interval,
+        p_here=here.p(),
+        p=interval.p(),
+        wilcoxon=wilcoxon,
+        holm=wilcoxon,
+        effect=rank_biserial(better),
+        wins=int((better > 0).sum()),
         blocks=len(by_block),
-        data_sets=int(by_block.index.get_level_values("dataset").nunique()),
+        data_sets=len(data_sets),
         seeds=(int(seeds.min()), int(seeds.max())),
     )
 
 
+def intervals_of(data_sets: Sequence[Floats]) -> tuple[Interval, Interval]:
+    """Over the seeds of these blocks, and beyond them; twice the same for a single block.
+
+    Args:
+        data_sets: per data set the paired differences ``[blocks, seeds]``, NaN where a run is missing.
+    """
+    fewest = min(values.shape[1] for values in data_sets)
+    here = over_seeds(data_sets).interval(fewest, "seeds")
+    further = beyond(data_sets)
+    if further is None:
+        return here, here
+    many = len(data_sets) > 1
+    return here, further.interval(len(data_sets) if many else fewest, "data sets" if many else "rates")
+
+
 def compare_all(table: Scores) -> list[Comparison]:
-    """Every pair with common runs, the better mean first, Wilcoxon's p adjusted over them by Holm."""
+    """Every pair with common runs, the better mean first, each p adjusted over all of them by Holm."""
     found = [compare(table, first, second) for first, second in combinations(table.methods, 2)]
     pairs = [pair for pair in found if pair is not None]
-    adjusted = holm([pair.wilcoxon for pair in pairs])
-    return [replace(pair, holm=float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
+    adjusted = zip(
+        holm([pair.p_here for pair in pairs]),
+        holm([pair.p for pair in pairs]),
+        holm([pair.wilcoxon for pair in pairs]),
+        strict=True,
+    )
+    return [
+        replace(pair, p_here=float(p_here), p=float(p), holm=float(p_blocks), family=len(pairs))
+        for pair, (p_here, p, p_blocks) in zip(pairs, adjusted, strict=True)
+    ]
 
 
 def rank(table: Scores, alpha: float = ALPHA) -> Ranking | None:

@@ -155,7 +155,7 @@ def load_runs(frame: pd.DataFrame) -> list[StoredRun]:
     )
     columns = (done["path"], done["gallery"], done["selection"], score, last)
     return [
-        StoredRun(RunRecord.model_validate(json.loads(Path(path).read_bytes())), Path(path), *rest)
+        StoredRun(RunRecord.model_validate_json(Path(path).read_bytes()), Path(path), *rest)
         for path, *rest in zip(*columns, strict=True)
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from ..results.files import write_atomic
 
 # Okabe and Ito 2008 without yellow (too faint as a line), then three of Paul Tol's "muted" scheme: distinguishable with the common
 # colour-vision deficiencies; markers and dashes tell them apart in print.
@@ -163,13 +166,19 @@ def wrap(text: str, width: int = 26) -> str:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """``folder/name.png`` and ``.svg``, without dates and program versions."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """``folder/name.png`` and ``.svg``, without dates and program versions; each file appears whole or not at all.
+
+    Raises:
+        DiskError: read-only folder, full disk.
+    """
     engine = figure.get_layout_engine()
     if engine is not None:  # once for both files: settling the places costs as much as drawing
         engine.execute(figure)
         figure.set_layout_engine(None)
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return [png, svg]
+    paths = []
+    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=ending, metadata=metadata)
+        paths.append(folder / f"{name}.{ending}")
+        write_atomic(paths[-1], content.getvalue(), top=folder, option="--out")
+    return paths

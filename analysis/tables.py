@@ -36,6 +36,11 @@ FLAG_NOTES = {
     "clean-meta-set": "also learns from verified clean pairs that other methods do not get",
     "own-generalisation": "this suite's own generalisation, not a published method",
 }
+# What rows and captions are made of, beside the measures.
+USED = (
+    *TABLE_KEYS, "method", "variant", "seed", "rate", "bits", "status", "reason", "label", "flags", "grants", "stale", "noise_level",
+    "nominal_rate", "realised_rate", "tie_width", "git_dirty",
+)  # fmt: skip
 STATUS_WORDS = {"failed": "failed", "timeout": "timeout", "not_applicable": "n/a", "missing": "missing"}
 
 # Whether the values of two methods, each a Series over seeds, can be told apart.
@@ -62,6 +67,7 @@ def make_table(frame: pd.DataFrame, options: TableOptions | None = None, separab
         require_unmixed(frame)
     wanted = _measures(options.measures or (HEADLINES[str(frame["task"].iloc[0])],))
     extras = _measures(options.extras)
+    frame = _slim(frame, wanted, extras)
     rates = _rates(frame) if options.rates is None else options.rates
     seeds = sorted(frame["seed"].unique().tolist()) if options.seeds is None else sorted(options.seeds)
     frame = _chosen(frame, options.methods)
@@ -90,6 +96,12 @@ def variants_table(
     """
     table = make_table(select(frame, method=method), options, separable)
     return replace(table, caption=f"Variants of {method}. {table.caption}")
+
+
+def _slim(frame: pd.DataFrame, wanted: Sequence[Measure], extras: Sequence[Measure]) -> pd.DataFrame:
+    """The columns that tables use: every place is a slice, and slices of all columns take three times as long."""
+    scores = [one.name for one in (*wanted, *extras)]
+    return frame[list(dict.fromkeys([*USED, *scores]))].copy()
 
 
 def _measures(names: Sequence[str]) -> list[Measure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .features import SPLITS, one_to_one, standardised
+from .features import SPLITS, check_arrays, check_rows, one_to_one, standardised
 from .files import digests, read_npz, require
 from .registry import register_dataset
 from .types import PairDataset
@@ -21,11 +21,15 @@ def load(data_root: Path) -> PairDataset:
     """
     paths = require(data_root, "cub10", [FILE], REMEDY)
     arrays = read_npz(paths[0], ["img", "txt", "label", *SPLITS])
+    where = str(paths[0])
+    check_arrays(arrays, {"img": 2, "txt": 2, "label": 1}, where)
+    n = min(len(arrays[name]) for name in ("img", "txt", "label"))
+    rows = check_rows(arrays, n, where)
     splits = one_to_one(
-        standardised(arrays["img"], arrays["train"]),
-        standardised(arrays["txt"], arrays["train"]),
-        {split: arrays[split] for split in SPLITS},
-        [str(row) for row in range(len(arrays["img"]))],
+        standardised(arrays["img"], rows["train"]),
+        standardised(arrays["txt"], rows["train"]),
+        rows,
+        [str(row) for row in range(n)],
         arrays["label"],
     )
     remark = "first 10 classes of CUB-200-2011 (Wah et al. 2011), GoogLeNet and doc2vec; research use"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from .features import SPLITS
-from .files import digests, read_lines, read_npz, require
+from .features import SPLITS, check_arrays, check_rows
+from .files import digests, read_columns, read_lines, read_npz, require
 from .registry import register_dataset
 from .types import DataError, PairDataset, PairSplit
 
@@ -27,17 +26,18 @@ def load(data_root: Path) -> PairDataset:
     """
     paths = require(data_root, "emoji", FILES, REMEDY)
     arrays = read_npz(paths[0], ["img_feat", "txt_feat", "group", *SPLITS])
-    items = list(csv.DictReader(read_lines(paths[1]), delimiter="\t", quoting=csv.QUOTE_NONE))
+    check_arrays(arrays, {"img_feat": 2, "txt_feat": 3, "group": 1}, str(paths[0]))
+    items = read_columns(paths[1], ["codepoints"])
     texts = read_lines(paths[2])
     n = len(arrays["img_feat"])
-    if len(items) != n or len(texts) != CAPTIONS * n:
+    of_pictures = arrays["txt_feat"].shape[:2] == (n, CAPTIONS) and len(arrays["group"]) == n
+    if not of_pictures or len(items) != n or len(texts) != CAPTIONS * n:
         raise DataError(
             f"emoji: {n} pictures in emoji.npz, {len(items)} in items.tsv, {len(texts)} lines in captions_en.txt; "
             f"get the three files of one version, with {CAPTIONS} lines per picture"
         )
     splits = {}
-    for split in SPLITS:
-        rows = arrays[split]
+    for split, rows in check_rows(arrays, n, str(paths[0])).items():
         splits[split] = PairSplit(
             arrays["img_feat"][rows].astype(np.float32),
             arrays["txt_feat"][rows].reshape(len(rows) * CAPTIONS, -1).astype(np.float32),

@@ -13,9 +13,45 @@ _ROWS_AT_ONCE = 65_536
 
 
 def standardised(features: np.ndarray, train_rows: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and standard deviation 1 over the training rows, float32; constant columns become 0."""
-    mean, spread = features[train_rows].mean(0), features[train_rows].std(0)
-    return ((features - mean) / np.where(spread > 0, spread, 1)).astype(np.float32)
+    """Columns with mean 0 and standard deviation 1 over the training rows, float32; constant columns become 0.
+
+    What is not finite stays so, and :func:`check_dataset` names it.
+    """
+    with np.errstate(all="ignore"):
+        mean, spread = features[train_rows].mean(0), features[train_rows].std(0)
+        return ((features - mean) / np.where(spread > 0, spread, 1)).astype(np.float32)
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], dimensions: Mapping[str, int], where: str) -> None:
+    """Refuse arrays of a file that are no numbers or have another number of dimensions than these; in one dimension only integers.
+
+    Raises:
+        DataError: names the first one.
+    """
+    for name, wanted in dimensions.items():
+        found = arrays[name]
+        if found.dtype.kind not in ("iu" if wanted == 1 else "biuf") or found.ndim != wanted:
+            kind = "integers in one dimension" if wanted == 1 else f"numbers in {wanted} dimensions"
+            raise DataError(f"{where}: {name} is {found.dtype} {found.shape} instead of {kind}; get the file again")
+
+
+def check_rows(arrays: Mapping[str, np.ndarray], n: int, where: str) -> dict[SplitName, np.ndarray]:
+    """The rows of each split int64 ``[m]``, as they stand in ``arrays`` under the split's name; at least two, out of ``n``.
+
+    Raises:
+        DataError: no row numbers, or such that a table of ``n`` rows does not have.
+    """
+    rows = {split: arrays[split] for split in SPLITS}
+    for split, index in rows.items():
+        if index.dtype.kind not in "iu" or index.ndim != 1 or len(index) < 2:
+            raise DataError(
+                f"{where}: {split} is {index.dtype} {index.shape} instead of two row numbers or more; get the file again"
+            )
+        if index.min() < 0 or index.max() >= n:
+            raise DataError(
+                f"{where}: {split} has rows {index.min()} to {index.max()}, but the tables have rows 0 to {n - 1}; get the files again"
+            )
+    return {split: index.astype(np.int64) for split, index in rows.items()}
 
 
 def hold_out(n_rows: int, n_val: int) -> tuple[np.ndarray, np.ndarray]:

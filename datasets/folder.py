@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from .features import SPLITS
-from .files import Header, digests, npy_header, read_lines, read_npy
+from .files import Header, digests, npy_header, read_lines, read_npy, refuse_special
+from .limits import refuse_outside
 from .registry import register_dataset
 from .types import DataError, PairDataset, PairSplit, SplitName
 
@@ -48,13 +49,14 @@ def load(data_root: Path, path: str = "") -> PairDataset:
     Raises:
         DataError: files that are missing, damaged or at odds with each other.
     """
-    if not path:
+    if not isinstance(path, str) or not path:
         raise DataError("folder: the data set's name is the path of your folder, such as ./my_features")
     return read_folder(Path(path).expanduser())
 
 
 def read_folder(folder: Path, name: str = "") -> PairDataset:
     """Read a folder; ``name`` is the folder's unless given."""
+    refuse_links(folder)
     headers = feature_headers(folder)
     settings = _settings(folder / "dataset.json")
     kinds = {file: header[1].name for file, header in headers.items()}
@@ -79,6 +81,16 @@ def read_folder(folder: Path, name: str = "") -> PairDataset:
         },
         remark=settings.get("remark", "") or f"features in the folder {name}",
     )
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse files of the set that are links to places outside of the folder that holds it, see :func:`.limits.refuse_outside`."""
+    for path in (
+        folder / "dataset.json",
+        *(folder / split / file for split in SPLITS for file in (*ARRAYS, *OPTIONAL)),
+    ):
+        if path.exists():
+            refuse_outside(path, folder)
 
 
 def feature_headers(folder: Path) -> dict[str, Header]:
@@ -130,9 +142,12 @@ def _lines(path: Path) -> tuple[str, ...] | None:
 def _settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
+    refuse_special(path)
     try:
-        given = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
+        given = json.loads("\n".join(read_lines(path)), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f'{path}: {error}; write one JSON object such as {{"shared_space": true}}') from error
     if not isinstance(given, dict):
         raise DataError(f'{path}: a {type(given).__name__}; write one JSON object such as {{"shared_space": true}}')

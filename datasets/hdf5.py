@@ -10,10 +10,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .matrices import MOST_CELLS, Kind, missing, reason, refuse_claim
+from .limits import refuse_claim
+from .matrices import MOST_CELLS, Kind, missing, reason
 from .types import DataError
 
 _BYTES_AT_ONCE = 2**26
+_GZIP, _CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32
+_FILTERS = {
+    tuple(sorted((*gzip, *shuffle, *checksum)))
+    for gzip in ((), (_GZIP,))
+    for shuffle in ((), (h5py.h5z.FILTER_SHUFFLE,))
+    for checksum in ((), (_CHECKSUM,))
+}
 
 
 def shapes(path: Path, transposed: bool) -> dict[str, tuple[int, ...]]:
@@ -77,11 +85,19 @@ def _elsewhere(item: h5py.Dataset) -> bool:
     return bool(item.external) or item.is_virtual
 
 
+def _filters(item: h5py.Dataset) -> tuple[int, ...]:
+    """Numbers of the filters that every chunk goes through. Two rounds of gzip could unpack a few bytes to gigabytes."""
+    plist = item.id.get_create_plist()
+    return tuple(sorted(plist.get_filter(i)[0] for i in range(plist.get_nfilters())))
+
+
 def _numbers(item: h5py.Dataset | h5py.Group | None, kind: Kind, transposed: bool, where: str) -> np.ndarray:
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or "MATLAB_empty" in item.attrs:
         raise DataError(f"{where} is not a matrix of numbers; get the file again")
     if _elsewhere(item):
         raise DataError(f"{where} lies in other files; get a file that holds its data itself")
+    if _filters(item) not in _FILTERS:
+        raise DataError(f"{where} is packed by other filters than gzip and shuffle; get a file without them")
     if item.ndim == 0:
         raise DataError(f"{where} is a single number instead of a matrix; get the file again")
     # A whole chunk is unpacked at once, even if the matrix is only a part of it.

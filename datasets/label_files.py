@@ -179,7 +179,10 @@ def first_of(path: Path, names: Sequence[str]) -> str:
 
 def n_rows(path: Path, name: str) -> int:
     """Rows of a table, from its header."""
-    return shapes(path)[first_of(path, [name])][0]
+    shape = shapes(path)[first_of(path, [name])]
+    if len(shape) != 2:
+        raise DataError(f"{path}: {name} {shape} instead of a table [items, dimensions]; get the file again")
+    return shape[0]
 
 
 def listing(remark: str, sizes: Mapping[str, int]) -> str:

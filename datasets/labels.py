@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .limits import refuse_beyond_memory
 from .types import DataError, PairDataset, PairSplit
 
 MOST_EMPTY = 1000  # so many classes are never too many, though only few of them are seen
@@ -31,7 +32,15 @@ def label_matrices(dataset: PairDataset) -> dict[str, np.ndarray]:
         raise DataError(f"{dataset.name}: class {largest} of fewer items; number the classes from 0 without gaps")
     if largest >= n_classes:
         raise DataError(f"{dataset.name}: class {largest}, but classes are 0 to {n_classes - 1}; check the labels")
-    return {name: np.eye(n_classes, dtype=np.uint8)[numbers] for name, numbers in labels.items()}
+    for name, numbers in labels.items():
+        refuse_beyond_memory(len(numbers) * n_classes, f"{dataset.name} {name}: labels of {n_classes} classes")
+    return {name: _rows_with_a_one(numbers, n_classes) for name, numbers in labels.items()}
+
+
+def _rows_with_a_one(numbers: np.ndarray, n_classes: int) -> np.ndarray:
+    table = np.zeros((len(numbers), n_classes), dtype=np.uint8)
+    table[np.arange(len(numbers)), numbers] = 1
+    return table
 
 
 def is_multi_label(dataset: PairDataset) -> bool:

@@ -1,9 +1,7 @@
 """Matrices of numbers in MATLAB files of versions 5 and 7.3 and in plain HDF5 files.
 
 A MATLAB 7.3 file is an HDF5 file whose arrays lie the other way round; here ``[rows, columns]`` is what MATLAB shows, whatever the version.
-Any other HDF5 file is taken as it is. No header is believed before memory is taken: a matrix that claims more than :data:`MOST_PER_BYTE`
-bytes for every byte of its file is refused, because deflate, the compression of all these files, cannot make more of a byte. A lower bound
-would refuse honest files: bags of words and one-hot labels in double precision do come close to it.
+Any other HDF5 file is taken as it is. No header is believed before memory is taken, see :func:`.limits.refuse_claim`.
 
 All functions raise :class:`DataError` for files that are damaged, and for matrices that are missing or hold something else than numbers.
 """
@@ -17,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .limits import refuse_claim
+from .matlab5 import refuse_unsafe
 from .types import DataError
 
-MOST_PER_BYTE = 1032
 MOST_CELLS = 100
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ITEM_SIZE = {
@@ -85,14 +84,6 @@ def is_hdf5(path: Path) -> bool:
     return head.startswith(HDF5) or head[512:] == HDF5
 
 
-def refuse_claim(claimed: int, held: int, where: str) -> None:
-    """Refuse a matrix of ``claimed`` bytes of which only ``held`` bytes are stored."""
-    if claimed < 0 or claimed > MOST_PER_BYTE * held:
-        raise DataError(
-            f"{where} claims {claimed:,} bytes but {held:,} are stored, too few even if compressed; get the file again"
-        )
-
-
 def converted(table: np.ndarray, kind: Kind) -> np.ndarray:
     """As ``kind``, row by row in memory. What is beyond its range becomes inf, which the check of data sets names."""
     if kind is None:
@@ -120,9 +111,16 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     from scipy.io import whosmat
 
     try:
-        return {name: (tuple(map(int, shape)), kind) for name, shape, kind in whosmat(path)}
+        found = whosmat(path)
     except Exception as error:  # a damaged file makes scipy's parser fail in many ways
         raise _unreadable(path, error) from error
+    headers: dict[str, tuple[tuple[int, ...], str]] = {
+        name: (tuple(map(int, shape)), kind) for name, shape, kind in found
+    }
+    if len(headers) < len(found):
+        # What is read would be another variable than the one whose header was looked at.
+        raise DataError(f"{path}: a name occurs twice; get the file again")
+    return headers
 
 
 def _known(headers: Mapping[str, tuple[tuple[int, ...], str]], name: str, path: Path) -> tuple[tuple[int, ...], str]:
@@ -137,6 +135,8 @@ def _known(headers: Mapping[str, tuple[tuple[int, ...], str]], name: str, path: 
 def _loaded(path: Path, names: Sequence[str]) -> dict[str, Any]:
     from scipy.io import loadmat
 
+    if not _is_matlab4(path):
+        refuse_unsafe(path, names)
     try:
         found = loadmat(path, variable_names=list(names))
     except Exception as error:
@@ -145,6 +145,16 @@ def _loaded(path: Path, names: Sequence[str]) -> dict[str, Any]:
         if name not in found:
             raise missing(path, name)
     return found
+
+
+def _is_matlab4(path: Path) -> bool:
+    """As scipy tells the versions apart: what is no text at the start is the number that every older file begins with."""
+    from scipy.io.matlab import matfile_version
+
+    try:
+        return bool(matfile_version(path)[0] == 0)
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 def _numbers(found: Any, where: str) -> np.ndarray:

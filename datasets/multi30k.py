@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .cache import cache_file, cached
-from .features import SPLITS
+from .features import SPLITS, check_arrays
 from .files import digests, read_lines, read_npz, require
 from .registry import register_dataset
 from .text import TextRecipe, item_vectors, sentence_vectors, unit_rows
@@ -96,7 +97,8 @@ def concept_labels(root: Path) -> tuple[dict[SplitName, np.ndarray] | None, list
     path = root / "concept_labels.npz"
     if not path.is_file():
         return None, []
-    arrays = read_npz(path, [f"label_{split}" for split in SPLITS])
+    arrays = read_npz(_own(root, [path.name])[0], [f"label_{split}" for split in SPLITS])
+    check_arrays(arrays, dict.fromkeys(arrays, 2), str(path))
     return {split: arrays[f"label_{split}"] for split in SPLITS}, [path]
 
 
@@ -123,14 +125,18 @@ def _joined(captions: tuple[str, ...]) -> tuple[str, ...]:
 
 def _texts(root: Path, language: str) -> list[Path]:
     files = [f"task2/{file}.{k}.{language}.gz" for file in FILE_OF_SPLIT.values() for k in range(1, DESCRIPTIONS + 1)]
-    return require(root, "multi30k", files, REMEDY)
+    return _own(root, files)
+
+
+def _own(root: Path, files: Sequence[str]) -> list[Path]:
+    return require(root.parent, "multi30k", [f"{root.name}/{file}" for file in files], REMEDY)
 
 
 def _image_ids(root: Path, split: str) -> tuple[Path, list[str]]:
     """The list of image names, plain as in the repository or gzipped."""
     plain = root / f"image_splits/{FILE_OF_SPLIT[split]}_images.txt"
     path = plain if plain.is_file() else plain.with_name(f"{plain.name}.gz")
-    require(root, "multi30k", [str(path.relative_to(root))], REMEDY)
+    _own(root, [str(path.relative_to(root))])
     return path, [line.strip() for line in read_lines(path)]
 
 
@@ -158,7 +164,7 @@ def _vectors(language: str, text: Sentences, recipe: TextRecipe, read: dict[str,
     def compute() -> dict[str, np.ndarray]:
         try:
             return {split: unit_rows(table) for split, table in sentence_vectors(recipe, text).items()}
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             raise DataError(
                 f"multi30k: no features of {recipe.dim} dimensions ({error}); choose a smaller dim"
             ) from error

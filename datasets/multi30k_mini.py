@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .features import SPLITS
+from .features import SPLITS, check_arrays
 from .files import digests, read_npz, require
 from .multi30k import check_texts, concept_labels
 from .registry import register_dataset
@@ -31,6 +31,11 @@ def load(data_root: Path, texts: str = "captions") -> PairDataset:
     check_texts("multi30k-mini", texts)
     paths = require(data_root, "multi30k-mini", [FILE], REMEDY)
     arrays = read_npz(paths[0], [f"{split}_{part}" for split in SPLITS for part in ("de", "en", "rows")])
+    check_arrays(arrays, {name: 1 if name.endswith("_rows") else 3 for name in arrays}, str(paths[0]))
+    for split in SPLITS:
+        german, captions = (arrays[f"{split}_{part}"].shape[:2] for part in ("de", "en"))
+        if german != captions or 0 in german or german[0] != len(arrays[f"{split}_rows"]):
+            raise DataError(f"{paths[0]}: no {split} items, or others in one language and in rows; get the file again")
     images = item_vectors({split: unit_rows(arrays[f"{split}_de"]) for split in SPLITS})
     english: dict[str, np.ndarray] = {split: unit_rows(arrays[f"{split}_en"]) for split in SPLITS}
     ids = {split: tuple(f"{split}-{row}" for row in arrays[f"{split}_rows"]) for split in SPLITS}
@@ -39,7 +44,9 @@ def load(data_root: Path, texts: str = "captions") -> PairDataset:
         for split in SPLITS:
             n, per_item, dim = english[split].shape
             owner = np.repeat(np.arange(n), per_item)
-            splits[split] = PairSplit(images[split], english[split].reshape(-1, dim), owner, image_ids=ids[split])
+            splits[split] = PairSplit(
+                images[split], english[split].reshape(n * per_item, dim), owner, image_ids=ids[split]
+            )
     else:
         labels, labels_path = concept_labels(data_root / "multi30k")
         paths += labels_path

@@ -107,7 +107,7 @@ def default_data_root() -> Path:
     return beside if beside.is_dir() else Path.home() / ".cache" / "nocobench"
 
 
-def load(name: str, data_root: Path | None = None, **options: Any) -> PairDataset:
+def load(name: str, data_root: Path | None = None, /, **options: Any) -> PairDataset:
     """Load and check a data set.
 
     Args:
@@ -122,13 +122,27 @@ def load(name: str, data_root: Path | None = None, **options: Any) -> PairDatase
         options, name = {"path": name} | options, "folder"
     loader = _get(name).loader
     _check_options(loader, name, options)
-    dataset = loader(_root(data_root), **options)
+    try:
+        dataset = loader(_root(data_root), **options)
+    except MemoryError as error:
+        raise DataError(
+            f"data set {name!r} does not fit into memory ({error}); take a larger machine or fewer rows"
+        ) from error
     check_dataset(dataset)
     return dataset
 
 
 def is_path(name: str) -> bool:
-    """Whether a data set is named by its folder."""
+    """Whether a data set is named by its folder.
+
+    Raises:
+        DataError: a path that no folder can have, or of the home folder of nobody.
+    """
+    try:
+        Path(name).expanduser().resolve()
+        name.encode()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"data set {name!r} is no usable name or path ({error}); give another one") from error
     return "/" in name or os.sep in name
 
 

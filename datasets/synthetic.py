@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .limits import refuse_beyond_memory
 from .registry import register_dataset
 from .types import DataError, PairDataset, PairSplit, SplitName
 
@@ -47,6 +51,7 @@ def load(
     Raises:
         DataError: impossible sizes.
     """
+    _refuse_impossible({name: value for name, value in locals().items() if name != "data_root"})
     if n_classes:
         sizes_of: dict[SplitName, int] = {"train": n_train, "val": n_val, "test": n_test}
         return _labelled(sizes_of, (image_dim, text_dim), n_classes, labels_per_item, class_spread, seed)
@@ -78,6 +83,22 @@ def load(
     ).hexdigest()
     remark = f"synthetic, {captions_per_image} captions per image, {clusters} clusters, hardness {hardness:g}, zero-shot {zero_shot:g}"
     return PairDataset("synthetic", splits, shared_space=zero_shot > 0, digests={"generated": digest}, remark=remark)
+
+
+def _refuse_impossible(options: dict[str, Any]) -> None:
+    """Refuse values that are no numbers of the right kind, and sizes that are not positive or fill the memory."""
+    for name, value in options.items():
+        wanted = type(DEFAULTS[name].default)
+        usable = isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool)
+        if not usable or not (wanted is int or math.isfinite(value)) or not SMALLEST.get(name, 0) <= value < 2**63:
+            kind = "a number" if wanted is float else "an integer"
+            raise DataError(f"synthetic: {name}={value!r} is impossible; give {kind} from {SMALLEST.get(name, 0)}")
+    if options["zero_shot"] > 1:
+        raise DataError(f"synthetic: zero_shot={options['zero_shot']} is impossible; give a number from 0 to 1")
+    images = max(options[f"n_{split}"] for split in ("train", "val", "test"))
+    widest = max(options[name] for name in ("image_dim", "text_dim", "latent_dim", "n_classes", "clusters"))
+    refuse_beyond_memory(16 * images * options["captions_per_image"] * widest, "synthetic: the largest split")
+    refuse_beyond_memory(32 * options["latent_dim"] * widest, "synthetic: the views")
 
 
 def _labelled(
@@ -124,6 +145,8 @@ def _labelled(
     return PairDataset("synthetic", splits, n_classes=n_classes, digests={"generated": digest}, remark=remark)
 
 
+DEFAULTS = inspect.signature(load).parameters
+SMALLEST = dict.fromkeys(("image_dim", "text_dim", "latent_dim", "clusters"), 1) | {"n_classes": -(2**63)}
 View = tuple[np.ndarray, np.ndarray]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -22,10 +23,7 @@ class TextRecipe:
 
     def depends_on(self) -> dict[str, Any]:
         """What the features depend on besides the sentences: parameters and versions of libraries."""
-        import scipy
-        import sklearn
-
-        versions = {"numpy": np.__version__, "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
+        versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "scikit-learn")}
         return {"recipe": asdict(self), "versions": versions}
 
 
@@ -66,8 +64,9 @@ def one_thread() -> AbstractContextManager[Any]:
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Rows (last axis) of length 1, float32; zero rows stay."""
-    length = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
-    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        length = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+        return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def item_vectors(sentences: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -75,7 +74,8 @@ def item_vectors(sentences: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Mean (per dimension) and spread (one number) are those of ``train``.
     """
-    means = {name: vectors.astype(np.float64).mean(1) for name, vectors in sentences.items()}
-    centre = means["train"].mean(0)
-    spread = (means["train"] - centre).std()
-    return {name: ((mean - centre) / spread).astype(np.float32) for name, mean in means.items()}
+    with np.errstate(all="ignore"):  # what is not finite stays so, and the check of data sets names it
+        means = {name: vectors.astype(np.float64).mean(1) for name, vectors in sentences.items()}
+        centre = means["train"].mean(0)
+        spread = (means["train"] - centre).std()
+        return {name: ((mean - centre) / spread).astype(np.float32) for name, mean in means.items()}

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .features import hold_out, one_to_one, standardised
+from .features import check_arrays, hold_out, one_to_one, standardised
 from .files import digests, read_npz, require
+from .label_files import stacked
 from .registry import register_dataset
-from .types import PairDataset
+from .types import DataError, PairDataset
 
 FILE = "uci_mfeat/uci_mfeat.npz"
 REMEDY = "copy the file of the suite's data collection there, or name the folder above uci_mfeat with --data-root"
@@ -25,10 +26,17 @@ def load(data_root: Path) -> PairDataset:
     """
     paths = require(data_root, "uci_mfeat", [FILE], REMEDY)
     arrays = read_npz(paths[0], [f"{view}_{part}" for view in ("fou", "kar", "label") for part in ("train", "test")])
+    where = str(paths[0])
+    check_arrays(arrays, {name: 1 if name.startswith("label") else 2 for name in arrays}, where)
     images, captions, labels = (
-        np.concatenate([arrays[f"{view}_train"], arrays[f"{view}_test"]]) for view in ("fou", "kar", "label")
+        stacked([arrays[f"{view}_train"], arrays[f"{view}_test"]], where) for view in ("fou", "kar", "label")
     )
     n = len(arrays["fou_train"])
+    if not len(images) == len(captions) == len(labels) or n <= N_VAL:
+        raise DataError(
+            f"{where}: {len(images)} Fourier rows, {len(captions)} Karhunen-Loeve rows and {len(labels)} labels, {n} of them for training; "
+            "get the file again"
+        )
     train, val = hold_out(n, N_VAL)
     splits = one_to_one(
         standardised(images, train),

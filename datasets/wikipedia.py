@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from .registry import register_dataset
 from .types import DataError, PairDataset, SplitName
 
 FOLDER = "wikipedia"
+CLASSES = frozenset(map(str, range(1, 11)))
 FILES = ("raw_features.mat", "trainset_txt_img_cat.list", "testset_txt_img_cat.list")
 MATLAB, NUMPY = "wikiData.mat", "wiki.npz"
 DEEP = ("wiki.mat", "wiki_deep_doc2vec_data_corr_ae.h5py")
@@ -75,7 +77,7 @@ def load(data_root: Path, features: str = "original") -> PairDataset:
 
 
 def _original(data_root: Path) -> PairDataset:
-    found = _released(data_root / FOLDER)
+    found = _released(data_root)
     where = str(found.paths[0])
     part = joined([checked(found.train, where), checked(found.test, where)], where)
     n_train, n = len(found.train.images), len(part.images)
@@ -90,19 +92,20 @@ def _original(data_root: Path) -> PairDataset:
     return PairDataset("wikipedia", splits, digests=digests(found.paths, data_root), remark=REMARK)
 
 
-def _released(folder: Path) -> Released:
+def _released(data_root: Path) -> Released:
+    folder = data_root / FOLDER
     if not all((folder / file).is_file() for file in FILES):
         if (folder / MATLAB).is_file():
-            return _matlab(folder / MATLAB)
+            return _matlab(*_own(data_root, [MATLAB]))
         if (folder / NUMPY).is_file():
-            return _numpy(folder / NUMPY)
-    paths = require(folder, "wikipedia", FILES, REMEDY)
+            return _numpy(*_own(data_root, [NUMPY]))
+    paths = _own(data_root, FILES)
     arrays = read_mat(paths[0], ["I_tr", "T_tr", "I_te", "T_te"])
     lines = [line.split("\t") for path in paths[1:] for line in read_lines(path)]
     n_train, n = len(arrays["I_tr"]), len(arrays["I_tr"]) + len(arrays["I_te"])
-    if len(lines) != n or any(len(line) != 3 or not line[2].isdecimal() for line in lines):
+    if len(lines) != n or any(len(line) != 3 or line[2] not in CLASSES for line in lines):
         raise DataError(
-            f"wikipedia: the lists have {len(lines)} lines for {n} rows of raw_features.mat, or not 3 columns; get them again"
+            f"wikipedia: the lists have {len(lines)} lines for {n} rows of raw_features.mat, or not 3 columns with a class; get them again"
         )
     classes = np.array([int(line[2]) - 1 for line in lines])
     train = Part(arrays["I_tr"], arrays["T_tr"], classes[:n_train])
@@ -131,10 +134,13 @@ def _numbered(train: Part, test: Part, path: Path) -> Released:
     return Released(train._replace(labels=counted["train"]), test._replace(labels=counted["test"]), ids, [path])
 
 
+def _own(data_root: Path, files: Sequence[str], remedy: str = REMEDY) -> list[Path]:
+    return require(data_root, "wikipedia", [f"{FOLDER}/{file}" for file in files], remedy)
+
+
 def _deep(data_root: Path) -> PairDataset:
-    folder = data_root / FOLDER
-    present = [folder / file for file in DEEP if (folder / file).is_file()]
-    path = present[0] if present else require(folder, "wikipedia", DEEP[:1], DEEP_REMEDY)[0]
+    present = [file for file in DEEP if (data_root / FOLDER / file).is_file()]
+    [path] = _own(data_root, present[:1] or DEEP[:1], DEEP_REMEDY)
     train, test = _deep_part(path, "train"), _deep_part(path, "test")
     if "valid_imgs_deep" in shapes(path):
         val = _deep_part(path, "valid")

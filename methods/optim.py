@@ -1,13 +1,14 @@
-"""Functional optimisers: plain functions on dictionaries of tensors, so that one step serves one run or a stack of runs.
+"""Optimisers on dictionaries of tensors, so that one step serves one run or a stack of runs; nothing is coupled between runs.
 
-Every tensor may carry a leading run axis as long as learning rate and step count broadcast against it; nothing is coupled between
-runs. Parity with ``torch.optim`` is tested. :func:`virtual_step` is the differentiable step of look-ahead and meta-learning methods.
+:meth:`Optimizer.step` is a function, for look-ahead methods; :meth:`Optimizer.advance` does the same to the same bits in place, block by
+block, so that a step reads and writes the weights once. Parity with ``torch.optim`` is tested. :func:`virtual_step` is the
+differentiable step of meta-learning methods.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
+
+# Numbers of a weight matrix that are stepped at once on a CPU: with gradient and moments they stay in its cache. A multiple of 16.
+BLOCK, EVERYTHING = 65_536, 1 << 62
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,57 @@ class Optimizer:
                 new_moments[name][key] = tensor
         return new_params, new_moments
 
+    def advance(
+        self,
+        params: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        moments: Mapping[str, Tensors],
+        learning_rate: Tensor,
+        count: Tensor,
+        keep: Tensor | None = None,
+    ) -> None:
+        """:meth:`step` of a stack of runs, in place: ``params`` and ``moments`` change, ``gradients`` do not.
+
+        Args:
+            params, gradients, moments: ``[runs, ...]``; params and moments contiguous.
+            learning_rate, count: ``[runs]``.
+            keep: ``[runs]``, False for runs that stay as they are; None = all move.
+        """
+        gradients = clip_by_norm(gradients, self.clip_norm, run_axes=1)
+        stretches = _stretches(len(count), keep)
+        for key, value in params.items():
+            decay = self.decay if self.decay_on == "all" or value.ndim >= 3 else 0.0
+            rate, steps = (x.to(value.dtype)[:, None] for x in (learning_rate, count))
+            flat = [tensor.reshape(len(value), -1) for tensor in (value, gradients[key])]
+            names, old = list(moments), [moment[key].view(len(value), -1) for moment in moments.values()]
+            for place in _blocks(flat[0].shape[1], stretches, EVERYTHING if value.is_cuda else BLOCK):
+                here = dict(zip(names, (moment[place] for moment in old), strict=True))
+                runs = place[0]
+                self._rule_in_place(flat[0][place], flat[1][place], here, rate[runs], steps[runs], decay)
+
+    def _rule_in_place(
+        self, value: Tensor, gradient: Tensor, moments: Tensors, rate: Tensor, count: Tensor, decay: float
+    ) -> None:
+        """The operations of :meth:`_rule` in the same order, so that they round in the same way."""
+        if self.rule == "adamw":
+            if decay:
+                value.mul_(1 - rate * decay)
+        elif decay:
+            gradient = torch.add(gradient, decay * value)
+        if self.rule == "sgd":
+            moments["momentum"].mul_(self.momentum).add_(gradient)
+            value.sub_(rate * moments["momentum"])
+            return
+        beta1, beta2 = self.betas
+        root = moments["second"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2).sqrt()
+        if self.rule == "rmsprop":
+            value.sub_((rate * gradient).div_(root.add_(self.eps)))
+            return
+        moments["first"].lerp_(gradient, 1 - beta1)
+        root.div_(bias_correction(beta2, count).sqrt()).add_(self.eps)
+        size = rate / bias_correction(beta1, count)
+        value.addcdiv_(size * moments["first"], root, value=-1)
+
     def _rule(
         self, value: Tensor, gradient: Tensor, moments: Tensors, rate: Tensor, count: Tensor, decay: float
     ) -> tuple[Tensor, Tensors]:
@@ -158,6 +213,22 @@ class Optimizer:
         size = rate / bias_correction(beta1, count)
         root = (second.sqrt() / bias_correction(beta2, count).sqrt()).add(self.eps)
         return value - size * first / root, {"first": first, "second": second}
+
+
+def _stretches(n_runs: int, keep: Tensor | None) -> list[tuple[int, int]]:
+    """First and last-plus-one of each stretch of neighbouring runs that move."""
+    moving = [True] * n_runs if keep is None else keep.tolist()
+    edges = [run for run in range(n_runs + 1) if (run > 0 and moving[run - 1]) != (run < n_runs and moving[run])]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _blocks(n: int, stretches: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[slice, slice]]:
+    """Cut ``[runs, n]`` into pieces of about ``size`` numbers: several runs of a small tensor, a part of one run of a large one."""
+    at_once = max(1, size // max(1, n))
+    for first, end in stretches:
+        for run in range(first, end, at_once):
+            for column in range(0, max(1, n), size):
+                yield slice(run, min(run + at_once, end)), slice(column, column + size)
 
 
 def bias_correction(beta: float, count: Tensor) -> Tensor:

@@ -18,13 +18,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
-from .contract import Method
+from .outlines import registered_names, tree_of
+
+if TYPE_CHECKING:
+    # Imports torch, which finding and listing methods does not need.
+    from .contract import Method
 
 FOLDER = Path(__file__).resolve().parent
 ENTRY_POINT_GROUP = "nocobench.methods"
-M = TypeVar("M", bound=type[Method])
+M = TypeVar("M", bound="type[Method]")
 
 
 class MethodError(ValueError):
@@ -75,17 +79,10 @@ def built_in() -> dict[str, str]:
 
 def _names_in(path: Path) -> list[str]:
     try:
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
     except SyntaxError:
         return [path.stem]
-    names = []
-    for node in tree.body:
-        for decorator in getattr(node, "decorator_list", []):
-            call = decorator if isinstance(decorator, ast.Call) else None
-            if getattr(call.func if call else decorator, "id", "") == "register":
-                given = [k.value.value for k in (call.keywords if call else []) if isinstance(k.value, ast.Constant)]
-                names.append(str(given[0]) if given else path.stem)
-    return names
+    return [name for node in tree.body if isinstance(node, ast.ClassDef) for name in registered_names(node, path)]
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
@@ -95,6 +92,16 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 def names() -> list[str]:
     """Every known method: built in, installed, loaded as plug-in."""
     return sorted({*built_in(), *_entry_points(), *_registered})
+
+
+def loaded() -> list[str]:
+    """Methods whose file has been imported."""
+    return sorted(_registered)
+
+
+def installed() -> list[str]:
+    """Methods of installed packages."""
+    return sorted(_entry_points())
 
 
 def get(name: str) -> Registered:

@@ -1,9 +1,9 @@
 """The ``batched`` driver: many runs as one stack of parameters, the method's single-run code mapped over it.
 
 A run's numbers do not depend on its neighbours: nothing is reduced over the run axis, subsets and step counts are per run, and an
-inactive run keeps parameters, moments, state and step count bit by bit. A lone run is padded (see ``padded`` in engine.py): a stack of one
-takes other matrix kernels than a stack of several. Methods with ``batched = False`` go through the same code, run by
-run, without the mapping.
+inactive run keeps parameters, moments, state and step count bit by bit. A lone run is computed beside a copy of itself where a stack of
+one would take other kernels (see :class:`Company`). Methods with ``batched = False`` go through the same code, run by run, without
+the mapping.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from ..methods.contract import Batch, BoundNetwork, GradientMethod, Run, StepOutput, Update, batch_from
 from .batches import PassPlan
+from .company import Company
 from .drivers import ContractError, Driver, StepLog, Tables
 
 Stacked = dict[str, Tensor]
@@ -40,6 +41,7 @@ class BatchedDriver(Driver):
         self.n_runs = tables.n_runs
         self.device = tables.captions.device
         self.dtype = tables.captions.dtype
+        self.company = Company(self.device)
         self.rules = dict(method.optimizers())
         self.modules: dict[str, nn.Module] = {}
         self.params: dict[str, Stacked] = {}
@@ -96,10 +98,11 @@ class BatchedDriver(Driver):
                 )
             tree_map(lambda old, new: old[run].copy_(new), self.state[name], value)
 
-    def _map(self, function: Callable[..., Any], stacks: tuple[Any, ...]) -> Any:
-        """``function`` over the leading axis of every tensor in ``stacks``."""
+    def _map(self, function: Callable[..., Any], stacks: tuple[Any, ...], name: str) -> Any:
+        """``function`` over the leading axis of every tensor in ``stacks``; ``name`` tells functions apart."""
         if self.method.batched:
-            return torch.func.vmap(function)(*stacks)
+            mapped = torch.func.vmap(function)
+            return self.company.map(mapped, stacks, name) if self.n_runs == 1 else mapped(*stacks)
         results = [function(*tree_map(lambda leaf, r=run: leaf[r], stacks)) for run in range(self.n_runs)]
         return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
@@ -122,7 +125,7 @@ class BatchedDriver(Driver):
         gathered: dict[str, Tensor] = {}
         with torch.no_grad():
             for index in _chunks(order, batch_size):
-                values = self._map(one, (self.params, self.state, self.given, index))
+                values = self._map(one, (self.params, self.state, self.given, index), f"signals of epoch {epoch}")
                 for name, value in values.items():
                     if name not in gathered:
                         gathered[name] = torch.empty(
@@ -152,14 +155,12 @@ class BatchedDriver(Driver):
         return StepLog(logged["losses"], logged.get("weight"), logged.get("sample_loss"))
 
     def _apply(self, name: str, gradients: Stacked, rate: Tensor, keep: Tensor | None) -> None:
-        count = self.counts[name] + 1
-        params, moments = self.rules[name].step(
-            self.params[name], gradients, self.moments[name], rate, count, run_axes=1
-        )
+        params, count = self.params[name], self.counts[name] + 1
+        self.rules[name].advance(params, gradients, self.moments[name], rate, count, keep)
         constrain = getattr(self.modules[name], "constrain", None)
-        params = params if constrain is None else constrain(params)
-        self.params[name] = _choose(keep, params, self.params[name])
-        self.moments[name] = _choose(keep, moments, self.moments[name])
+        for key, value in {} if constrain is None else constrain(params).items():
+            if value is not params[key]:
+                params[key].copy_(_choose(keep, value, params[key]))
         self.counts[name] = _choose(keep, count, self.counts[name])
 
     def _gradients(
@@ -189,7 +190,7 @@ class BatchedDriver(Driver):
 
         stacks = (trained, others, self.state, self.given, drawn, rates)
         try:
-            gradients, (logged, state) = self._map(one, stacks)
+            gradients, (logged, state) = self._map(one, stacks, f"update {update.name!r}")
         except RuntimeError as error:
             raise _explained(error, self.method, update) from error
         unknown = sorted(set(state) - set(self.state))

@@ -89,7 +89,7 @@ def _compute(parts: Sequence[Part], options: RunOptions, alone: bool) -> Summary
     else:
         # One worker's shards: as wide as the protocol allows, to have as many neighbours as possible.
         jobs = commands.plan_jobs(parts, options, device, 1)
-    return commands.execute(jobs, options, places)
+    return commands.execute(jobs, options, places, [cell for part in parts for cell in part.cells])
 
 
 def _jobs(plan: Plan) -> list[Job]:

@@ -1,7 +1,8 @@
 """Checkpoints of a shard at epoch boundaries: tensors and JSON only, written whole or not at all, loaded without pickle.
 
 No generator state is needed, because every stream is derived again from (cell, purpose, epoch). A checkpoint names the sources and the
-cells it was made from; one that does not fit is not used.
+cells it was made from; one that does not fit is not used, nor one in which a single bit has changed: its last bytes are the sha256 of the
+others, because PyTorch reads tensors without looking at their checksums.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
+
+from ..results.files import StoreWarning
 
 
 class CheckpointFile:
@@ -38,34 +42,91 @@ class CheckpointFile:
         return time.monotonic() - self.written >= self.every
 
     def save(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Replace the checkpoint atomically; the old one stays until the new one is complete."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        """Replace the checkpoint atomically; the old one stays until the new one is complete.
+
+        A checkpoint only saves time: where it cannot be written, that is a StoreWarning and the training goes on.
+        """
         payload = {"tensors": dict(tensors), "facts": json.dumps(facts), "identity": self.identity}
-        with open(temporary, "wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        # Gone when another process has finished this shard meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(temporary, self.path)
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _write(payload, temporary)
+            # Gone when another process has finished this shard meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(temporary, self.path)
+        except (OSError, RuntimeError) as error:  # torch turns some errors of the system into its own
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            warnings.warn(
+                f"no checkpoint can be written to {self.path.parent} ({reason}); the training goes on, but an interruption now costs the "
+                "epochs since the last one",
+                StoreWarning,
+                stacklevel=2,
+            )
         self.written = time.monotonic()
 
     def load(self, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Tensors and facts, or None when there is no usable checkpoint."""
-        if not self.path.exists():
-            return None
         try:
-            payload = torch.load(self.path, map_location=device, weights_only=True)
+            with open(self.path, "rb") as file:
+                _check(file)
+                payload = torch.load(file, map_location=device, weights_only=True)
+            own = payload["identity"] == self.identity
+            found = payload["tensors"], json.loads(payload["facts"])
+        except FileNotFoundError:
+            return None
         except Exception:
             # A checkpoint only saves time: one that cannot be read is computed again.
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
             return None
-        if payload.get("identity") != self.identity:
-            return None
-        return payload["tensors"], json.loads(payload["facts"])
+        return found if own else None
 
     def remove(self) -> None:
         """The shard is finished; what a killed process left half written goes too."""
-        for path in (self.path, *self.path.parent.glob(f"{self.path.stem}.*.tmp")):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the records are written: what is left of it can stay
+            for path in (self.path, *self.path.parent.glob(f"{self.path.stem}.*.tmp")):
+                path.unlink(missing_ok=True)
+
+
+class _Digesting:
+    """A file to write to that knows the sha256 of all it was given."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write(payload: Mapping[str, Any], path: Path) -> None:
+    with open(path, "wb") as file:
+        out = _Digesting(file)
+        torch.save(payload, cast("IO[bytes]", out))
+        file.write(out.digest.digest())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check(file: BinaryIO) -> None:
+    """Leave the file at its beginning.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    left = file.seek(-hashlib.sha256().digest_size, os.SEEK_END)
+    expected = file.read()
+    file.seek(0)
+    digest = hashlib.sha256()
+    while left > 0:
+        block = file.read(min(left, 1 << 20))
+        digest.update(block)
+        left -= len(block)
+    if digest.digest() != expected:
+        raise ValueError("a damaged checkpoint")
+    file.seek(0)

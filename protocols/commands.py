@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections import Counter
@@ -12,13 +13,18 @@ from typing import Any
 
 from ..datasets import label_noise, noise, registry
 from ..results.record import CellKey, RunRecord
-from ..results.store import Existing, RecordStore, changed_sources
-from . import grid
+from ..results.store import Existing, RecordStore, StoreError, changed_sources
+from . import grid, known_methods
 from .grid import MethodChoice, count
 from .local import Job, LocalExecutor, Summary, places_for
-from .plan import Plan, remove_finished, runs_folder, unfinished_shards
+from .noise_files import check_noise_files
+from .plan import Plan, held, remove_finished, runs_folder, unfinished_shards
+from .plugins import load_plugins
 from .progress import display_for, in_words
 from .protocol import DEFAULT, Protocol, ProtocolError, load_protocol, nearest, protocol_names, with_overrides
+from .source_parts import source_digests
+
+MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -85,19 +91,20 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
     for part in parts:
         if part.to_do:
             check_data(part.protocol, options.data_root)
+            check_noise_files(part.protocol, [cell.rate for cell in part.to_do])
     device, slots = places(options)
     jobs = plan_jobs(parts, options, device, len(slots))
     costs = Costs(store) if jobs else None
     print(bill(parts, jobs, costs, len(slots), device))
     if options.dry_run or options.only_cached or not jobs:
         if not (jobs or options.dry_run or options.only_cached):
-            remove_finished(options.results)  # of a run that was killed between its last record and its end
+            remove_finished(options.results, cells)  # of a run that was killed between its last record and its end
         return 0, cells
     for part in parts:
         protocol = part.as_written
         store.write_snapshot(protocol.name, protocol.version, part.overrides, protocol.model_dump(mode="json"))
     before = digests(store, cells) if options.force else {}
-    summary = execute(_longest_first(jobs, costs), options, slots)
+    summary = execute(_longest_first(jobs, costs), options, slots, cells)
     print_outcome(summary, options.command)
     if options.force:
         print(compared(before, digests(store, cells)))
@@ -106,6 +113,8 @@ def run(options: RunOptions) -> tuple[int, list[CellKey]]:
 
 def parts_of(options: RunOptions) -> list[Part]:
     """Every protocol that the options name, with its cells; everything is checked here."""
+    if not 0 <= options.checkpoint_every < float("inf"):
+        raise ProtocolError(f"--checkpoint-every {options.checkpoint_every} is no number of seconds; give 0 or more")
     load_plugins(options.plugin)
     parts = []
     for name, dataset in _protocols(options):
@@ -143,10 +152,13 @@ def survey(part: Part, store: RecordStore, options: RunOptions) -> Part:
 
 def state_of(cell: CellKey, store: RecordStore) -> str:
     """The store's state, or ``stale`` where the record was made by other source code than today's."""
-    record = store.read(cell) if store.state(cell) == "done" else None
+    try:
+        record = store.read(cell)
+    except StoreError:
+        return "broken"
     if record is None:
-        return store.state(cell)
-    return "stale" if is_stale(record) else "done"
+        return "missing"
+    return "stale" if is_stale(record) else record.status
 
 
 def is_stale(record: RunRecord) -> bool:
@@ -158,10 +170,7 @@ def is_stale(record: RunRecord) -> bool:
 @functools.cache
 def sources_today(method: str, task: str) -> dict[str, str]:
     """Digests of the code that makes a record of this method."""
-    from ..methods import registry as methods
-    from .recording import source_digests
-
-    return source_digests(methods.get(method).source, task)
+    return source_digests(known_methods.facts(method).source, task)
 
 
 def check_data(protocol: Protocol, data_root: Path | None) -> None:
@@ -207,16 +216,13 @@ def plan_for(part: Part, options: RunOptions, device: str, shards: Sequence[tupl
     )
 
 
-def execute(jobs: Sequence[Job], options: RunOptions, slots: Sequence[str | None]) -> Summary:
-    """Run the jobs on this machine; plans that are done are removed."""
-    with display_for(jobs, options.quiet) as display:
+def execute(jobs: Sequence[Job], options: RunOptions, slots: Sequence[str | None], cells: Sequence[CellKey]) -> Summary:
+    """Run the jobs on this machine; plans that are done are removed. ``cells`` are those that all have results if all goes well."""
+    with held([job.plan for job in jobs]), display_for(jobs, options.quiet) as display:
         executor = LocalExecutor(options.program, slots, display, write_death, options.fail_fast)
         summary = executor.run(jobs)
     if summary.exit_code == 0:
-        for job in jobs:
-            job.path.unlink(missing_ok=True)
-            job.log.unlink(missing_ok=True)
-        remove_finished(options.results)
+        remove_finished(options.results, cells)
     return summary
 
 
@@ -261,6 +267,7 @@ def bill(parts: Sequence[Part], jobs: Sequence[Job], costs: Costs | None, worker
             "failed": "kept; --retry failed runs them again",
             "timeout": "kept; --retry failed runs them again",
             "stale": "made by older source code; --stale rerun",
+            "broken": "computed again, what is there is kept as .old; `results check` says what is wrong",
         }
         found = [
             f"{number} {state.replace('_', ' ')}" + (f" ({notes[state]})" if state in notes else "")
@@ -274,7 +281,9 @@ def bill(parts: Sequence[Part], jobs: Sequence[Job], costs: Costs | None, worker
 
 
 def print_outcome(summary: Summary, command: str) -> None:
-    """What failed, and how to go on."""
+    """What failed, what else a person should know, and how to go on."""
+    for message in summary.warnings:
+        print(f"run_benchmark.py: warning: {message}", file=sys.stderr)
     for message in dict.fromkeys(summary.errors):
         print(f"run_benchmark.py: error: {message}", file=sys.stderr)
     if summary.failed:
@@ -289,8 +298,13 @@ def print_outcome(summary: Summary, command: str) -> None:
 
 def digests(store: RecordStore, cells: Sequence[CellKey]) -> dict[str, str]:
     """Outcome digests of the finished ones of these cells, by cell id."""
-    records = [store.read(cell) for cell in cells if store.state(cell) == "done"]
-    return {record.cell_id: record.outcome_digest for record in records if record is not None}
+    found = {}
+    for cell in cells:
+        with contextlib.suppress(StoreError):
+            record = store.read(cell)
+            if record is not None and record.status == "done":
+                found[cell.cell_id] = record.outcome_digest
+    return found
 
 
 def compared(before: dict[str, str], after: dict[str, str]) -> str:
@@ -301,15 +315,6 @@ def compared(before: dict[str, str], after: dict[str, str]) -> str:
         return "nothing to compare: none of these cells had a result before"
     verdict = "all outcomes are the same" if not different else f"{count(different, 'outcome')} differ"
     return f"{count(len(both), 'cell')} computed again: {verdict}; the old records are kept beside the new ones (.old)"
-
-
-def load_plugins(paths: Sequence[Path]) -> None:
-    """Make the methods of plug-in files known."""
-    if paths:
-        from ..methods import registry as methods
-
-        for path in paths:
-            methods.load_plugin(path)
 
 
 def _protocols(options: RunOptions) -> list[tuple[str, str | None]]:
@@ -339,24 +344,29 @@ def _check_names(protocol: Protocol) -> None:
 
 
 def _check_recipes(protocol: Protocol, methods: Sequence[MethodChoice]) -> None:
-    from ..methods import registry as known
-    from .setup import budget_of
-
     for name, _ in methods:
-        budget_of(protocol, known.get(name).cls)
+        if protocol.track == "author-recipe" and not known_methods.facts(name).has_recipe:
+            from .setup import budget_of
+
+            budget_of(protocol, known_methods.entry(name).cls)
 
 
 def places(options: RunOptions) -> tuple[str, list[str | None]]:
     """The device of the plan and a place for each worker."""
-    if options.workers is not None and options.workers < 1:
-        raise ProtocolError(f"--workers {options.workers} is no number of processes; give 1 or more")
-    if options.device == "cpu":
+    if options.workers is not None and not 1 <= options.workers <= MOST_WORKERS:
+        raise ProtocolError(f"--workers {options.workers} is no number of processes; give 1 to {MOST_WORKERS:,}")
+    if options.device == "cpu" or (options.device == "auto" and not _may_have_cuda()):
         return places_for("cpu", options.workers, 0)
     import torch
 
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = options.device if options.device != "auto" else "cuda" if devices else "cpu"
     return places_for(device, options.workers, devices)
+
+
+def _may_have_cuda() -> bool:
+    """Whether torch, which takes seconds to import, must be asked for devices: not on Linux without a driver of one."""
+    return sys.platform != "linux" or any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "dxg", "kfd"))
 
 
 def _shards(part: Part, results: Path, workers: int) -> tuple[tuple[CellKey, ...], ...]:

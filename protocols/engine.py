@@ -16,7 +16,7 @@ import torch
 
 from ..datasets.types import DataError
 from ..methods import registry
-from ..methods.contract import DirectMethod, GradientMethod, Method, Spec
+from ..methods.contract import DirectMethod, GradientMethod, Spec
 from ..results.record import CellKey
 from ..results.store import RecordStore
 from . import oracle as _oracle  # noqa: F401  (registers the methods behind the firewall)
@@ -30,7 +30,7 @@ from .setup import set_numerics, spec_for
 from .tasks import PairRetrieval, ShardData, Task
 from .training import CellRun, Interrupted, ShardTraining
 
-__all__ = ["Event", "Interrupted", "ShardTraining", "padded", "run_shard"]
+__all__ = ["Event", "Interrupted", "ShardTraining", "run_shard"]
 
 Event = dict[str, Any]
 TASKS: dict[str, type[Task]] = {"pair-retrieval": PairRetrieval, "label-hashing": LabelHashing}
@@ -80,8 +80,7 @@ def run_together(
     recorder = Recorder(store, entry, protocol, device, command, on_event)
     task = (make_task or TASKS[protocol.task])(protocol, data_root, torch.device(device))
     try:
-        cells = padded(shard, entry.cls)
-        data = task.prepare(cells)
+        data = task.prepare(shard)
         method = entry.cls(entry.cls.variants[shard[0].variant], spec_for(protocol, entry.cls, data, shard[0]))
         reason = method.applies_to(method.spec) or task.applies_to(method)
         if reason is not None:
@@ -94,23 +93,13 @@ def run_together(
                 raise NotStackable(f"batch size {method.spec.batch_size}, hidden width {method.spec.backbone.hidden}")
             checkpoint = CheckpointFile(checkpoint_dir, recorder.checkpoint_identity(shard), checkpoint_every)
             build = make_training or ShardTraining
-            build(method, cells, len(shard), task, data, recorder, checkpoint, stop).run()
+            build(method, shard, task, data, recorder, checkpoint, stop).run()
         else:
             raise ContractError(f"method {shard[0].method!r} is neither a DirectMethod nor a GradientMethod")
     except (Interrupted, DataError, KeyboardInterrupt, NotStackable):
         raise
     except Exception as error:
         recorder.failed(shard, f"{type(error).__name__}: {error}", traceback.format_exc())
-
-
-def padded(shard: Sequence[CellKey], method: type[Method]) -> list[CellKey]:
-    """The runs to train: a lone cell is trained beside a copy of itself.
-
-    A stack of one run takes other matrix kernels than a stack of several, on CPU and on CUDA; from two runs on, a run's bytes do not depend
-    on the number (tested). One copy is the least that helps.
-    """
-    lone = len(shard) == 1 and issubclass(method, GradientMethod) and method.batched
-    return list(shard) * 2 if lone else list(shard)
 
 
 def stackable(spec: Spec, dtype: str) -> bool:

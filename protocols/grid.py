@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..results.record import CellKey, canonical_json
+from . import known_methods
 from .protocol import Protocol, ProtocolError, nearest
-
-if TYPE_CHECKING:
-    from ..methods.contract import Method
+from .schema import MOST_SEED
 
 MethodChoice = tuple[str, str]
+MOST_CELLS = 100_000
 
 
 def parse_methods(words: Sequence[str], task: str | None = None) -> list[MethodChoice]:
@@ -54,25 +55,17 @@ def variants_of(method: str) -> Sequence[str]:
     Raises:
         MethodError: unknown method, or one that does not import.
     """
-    return tuple(_class_of(method).variants)
-
-
-def _class_of(method: str) -> type[Method]:
-    # Imported here, because everything below methods/ imports torch, and messages about protocols should not wait for it.
-    from ..methods import registry
-    from . import oracle  # noqa: F401  (registers the methods behind the firewall)
-
-    return registry.get(method).cls
+    return known_methods.facts(method).variants
 
 
 def _for_task(method: str, task: str) -> str:
-    cls = _class_of(method)
-    if cls.task == task:
+    found = known_methods.facts(method)
+    if found.task == task:
         return method
-    if task in cls.counterparts:
-        return cls.counterparts[task]
+    if task in found.counterparts:
+        return found.counterparts[task]
     raise ProtocolError(
-        f"method {method!r} solves the task {cls.task!r}, but this protocol is of the task {task!r}; "
+        f"method {method!r} solves the task {found.task!r}, but this protocol is of the task {task!r}; "
         "`list methods` shows what goes together"
     )
 
@@ -103,8 +96,16 @@ def cells(
     for seed in chosen_seeds:
         if seed < 0:
             raise ProtocolError(f"seed {seed} is negative; seeds are 0, 1, 2, ...")
+        if seed > MOST_SEED:
+            raise ProtocolError(f"a seed is larger than {MOST_SEED:,}; seeds are 0, 1, 2, ...")
     _refuse_repeats("rate", chosen_rates)
     _refuse_repeats("seed", chosen_seeds)
+    methods = list(methods)
+    size = len(methods) * max(1, len(protocol.bits)) * len(chosen_rates) * len(chosen_seeds)
+    if size > MOST_CELLS:
+        raise ProtocolError(
+            f"a grid of {size:,} cells; at most {MOST_CELLS:,} are possible, so take fewer rates or seeds"
+        )
     found = [
         _cell(protocol, overrides, method, variant, bits, rate, seed)
         for method, variant in methods
@@ -148,7 +149,7 @@ def count(n: int, noun: str) -> str:
 
 
 def _bits(protocol: Protocol, method: str) -> tuple[int | None, ...]:
-    if protocol.task == "label-hashing" and _class_of(method).binary:
+    if protocol.task == "label-hashing" and known_methods.facts(method).binary:
         return protocol.bits
     return (None,)
 
@@ -188,6 +189,6 @@ def _split(group: list[CellKey], pieces: int) -> list[list[CellKey]]:
 
 
 def _refuse_repeats(what: str, values: Sequence[Any]) -> None:
-    repeated = next((value for position, value in enumerate(values) if value in values[:position]), None)
+    repeated = next((value for value, times in Counter(values).items() if times > 1), None)
     if repeated is not None:
-        raise ProtocolError(f"{what} {repeated:g} is given twice; name every {what} once")
+        raise ProtocolError(f"{what} {repeated} is given twice; name every {what} once")

@@ -8,19 +8,14 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+# What only one of the lists needs is imported where it is made: pydantic alone takes a quarter of a second.
 from tabulate import tabulate
 
 from ..datasets import label_noise, registry
 from ..datasets import noise as noise_models
 from ..datasets.types import DataError, PairDataset, PairSplit
-from ..results.store import BrokenRecord, RecordStore
-from .plan import runs_folder
-from .protocol import load_protocol, protocol_names
-
-if TYPE_CHECKING:
-    from ..methods.contract import Method
+from ..methods.outlines import Outline
 
 Row = Sequence[str]
 _LAST_COLUMN = 70
@@ -41,22 +36,22 @@ def show(what: str, results: Path, data_root: Path | None, plugins: Sequence[Pat
 
 def methods(plugins: Sequence[Path]) -> str:
     """Name, variants, what it asks for; broken ones with their reason."""
-    from ..methods import registry as method_registry
-    from . import oracle  # noqa: F401  (registers the one method behind the firewall)
-    from .commands import load_plugins
+    from ..methods.registry import MethodError
+    from . import known_methods
+    from .plugins import load_plugins
 
     load_plugins(plugins)
     rows, broken = [], []
-    for name in method_registry.names():
+    for name in known_methods.names():
         try:
-            entry = method_registry.get(name)
-        except method_registry.MethodError as error:
+            found = known_methods.facts(name)
+        except MethodError as error:
             broken.append(str(error))
             continue
-        cls = entry.cls
-        notes = [*_task_notes(cls), *sorted(cls.flags), *(f"needs {need}" for need in sorted(cls.needs)), entry.package]
+        needs = (f"needs {need}" for need in sorted(found.needs))
+        notes = [*_task_notes(found), *sorted(found.flags), *needs, found.package]
         notes_text = ", ".join(note for note in notes if note)
-        rows.append((cls.task, name, ", ".join(cls.variants), cls.label, notes_text))
+        rows.append((found.task, name, ", ".join(found.variants), found.label, notes_text))
     # sorted() keeps the order of names within a task
     rows.sort(key=lambda row: row[0] == "label-hashing")
     text = _table(("task", "method", "variants (first = default)", "printed as", "notes"), rows)
@@ -65,6 +60,8 @@ def methods(plugins: Sequence[Path]) -> str:
 
 def protocols(data_root: Path | None) -> str:
     """Name, data, rates, budget, and whether it can run here."""
+    from .protocol import load_protocol, protocol_names
+
     rows = []
     for name in protocol_names():
         protocol = load_protocol(name)
@@ -83,8 +80,8 @@ def protocols(data_root: Path | None) -> str:
     return _table(("task", "protocol", "data", "noise", "budget", "here"), rows)
 
 
-def _task_notes(cls: type[Method]) -> list[str]:
-    return ["real-valued"] if cls.task == "label-hashing" and not cls.binary else []
+def _task_notes(found: Outline) -> list[str]:
+    return ["real-valued"] if found.task == "label-hashing" and not found.binary else []
 
 
 def datasets(data_root: Path | None) -> str:
@@ -179,6 +176,9 @@ def fetch_data(name: str, data_root: Path | None) -> int:
 
 def runs(results: Path) -> str:
     """What has been run, by protocol, data set and method."""
+    from ..results.store import BrokenRecord, RecordStore
+    from .plan import runs_folder
+
     folder = runs_folder(results)
     states: dict[Row, Counter[str]] = {}
     broken = []

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from ..results.files import DiskError
 from ..results.record import CellKey
 from .grid import describe
 from .plan import Plan
@@ -58,12 +59,14 @@ class Summary:
 
     Attributes:
         failed: reason by cell, of cells that failed or whose worker died.
-        errors: what kept a shard from starting (missing data and the like).
+        errors: what kept a shard from starting (missing data and the like) or its records from being written.
+        warnings: what a person should hear of although the work went on.
         interrupted: somebody asked to stop; finished cells have records, unfinished shards a checkpoint.
     """
 
     failed: dict[str, tuple[CellKey, str]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
 
     @property
@@ -115,14 +118,18 @@ class LocalExecutor:
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.summary = Summary()
         self.stopping = False
+        self.signals: deque[int] = deque()
 
     def run(self, jobs: Sequence[Job]) -> Summary:
         """Run all jobs; returns when the last worker has ended."""
         waiting = deque(enumerate(jobs))
-        with _handling(self._on_signal):
+        # The handler only notes the signal: it may interrupt a line that is being printed, and then nothing can be printed.
+        with _handling(lambda number, frame: self.signals.append(number)):
             try:
                 while self.running or (waiting and not self.stopping):
-                    while waiting and self.free and not self.stopping:
+                    while self.signals:
+                        self._on_signal(self.signals.popleft())
+                    while waiting and self.free and not self.stopping and not self.signals:
                         self._start(*waiting.popleft())
                     with contextlib.suppress(queue.Empty):
                         self._receive(*self.messages.get(timeout=0.2))
@@ -133,8 +140,7 @@ class LocalExecutor:
     def _start(self, number: int, job: Job) -> None:
         place = self.free.pop(0)
         command = [sys.executable, str(self.program), "worker", "--plan", str(job.path), "--shard", str(job.number)]
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "w", encoding="utf-8") as log:
+        with _opened(job.log) as log:
             process = subprocess.Popen(
                 [*command, "--events"],
                 stdin=subprocess.DEVNULL,
@@ -165,15 +171,23 @@ class LocalExecutor:
             event = json.loads(line)
         except json.JSONDecodeError:
             return
+        if not isinstance(event, dict):  # a library's own printing
+            return
         self.display.event(worker.number, event)
         kind = event.get("event")
         if kind == "error":
             worker.error = event["message"]
+        elif kind == "warning":
+            self._warn(event["message"])
         elif kind in ("cell_done", "cell_not_applicable", "cell_failed"):
             cell = CellKey.model_validate(event["cell"])
             worker.finished.add(cell.cell_id)
             if kind == "cell_failed":
                 self._failed(cell, event.get("reason", ""))
+
+    def _warn(self, message: str) -> None:
+        if message not in self.summary.warnings:
+            self.summary.warnings.append(message)
 
     def _failed(self, cell: CellKey, reason: str) -> None:
         self.summary.failed[cell.cell_id] = (cell, reason)
@@ -205,12 +219,15 @@ class LocalExecutor:
     def _died(self, worker: _Worker, code: int) -> str:
         reason = death(code, worker.job.log)
         lost = [cell for cell in worker.job.cells if cell.cell_id not in worker.finished]
-        self.write_failure(worker.job, lost, reason)
+        try:
+            self.write_failure(worker.job, lost, reason)
+        except DiskError as error:
+            self.summary.errors.append(str(error))
         for cell in lost:
             self._failed(cell, reason)
         return reason
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def _on_signal(self, number: int) -> None:
         if self.stopping and number == signal.SIGINT:
             self._signal_all(signal.SIGKILL)
             return
@@ -237,6 +254,15 @@ def death(code: int, log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
     last = f": {lines[-1].strip()}" if lines else ""
     return f"the worker ended with code {code}{last}; its output is in {log}"
+
+
+def _opened(log: Path) -> IO[str]:
+    """The file, or nowhere to write to: a full disk must not end the workers that run."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return open(log, "w", encoding="utf-8")
+    except OSError:
+        return open(os.devnull, "w", encoding="utf-8")
 
 
 @contextlib.contextmanager

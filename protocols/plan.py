@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from ..results.files import is_temporary, read_ordinary, write_atomic
 from ..results.record import CellKey, digest_of
 from ..results.store import Existing, RecordStore
 from .protocol import Protocol, ProtocolError
@@ -32,11 +35,11 @@ class Plan(Strict):
 
     protocol: Protocol
     overrides: dict[str, Any] = Field(default_factory=dict)
-    shards: tuple[tuple[CellKey, ...], ...]
+    shards: tuple[Annotated[tuple[CellKey, ...], Field(min_length=1)], ...]
     data_root: str | None
     results: str
     plugins: tuple[str, ...] = ()
-    device: str = "cpu"
+    device: str = Field(default="cpu", pattern="^(cpu|cuda)$")
     checkpoint_every: float = Field(default=300.0, ge=0)
     existing: Existing = "keep"
     command: str = ""
@@ -61,12 +64,16 @@ class Plan(Strict):
         return Path(self.results) / "plans" / f"{self.id}.json"
 
     def write(self) -> Path:
-        """Write the plan, whole or not at all, and return where it lies."""
-        path = self.path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        """Write the plan, whole or not at all, and return where it lies; one that is there already stays, because others may hold it.
+
+        Raises:
+            DiskError: read-only folder, full disk.
+        """
+        path, content = self.path(), self.model_dump_json(indent=1).encode()
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == content:
+                return path
+        write_atomic(path, content, top=Path(self.results))
         return path
 
     def shard(self, number: int) -> tuple[CellKey, ...]:
@@ -94,7 +101,7 @@ def unfinished_shards(
     """
     free = {cell.cell_id for cell in wanted}
     found = []
-    for path in sorted((results / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted((results / "plans").glob("*.json"), key=_changed, reverse=True):
         try:
             plan = read_plan(path)
         except ProtocolError:
@@ -109,23 +116,92 @@ def unfinished_shards(
     return found
 
 
-def remove_finished(results: Path) -> None:
-    """Remove plans, and their logs, whose cells all have records, and with the last plan what killed workers left of checkpoints.
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has finished it
+        return 0.0
 
-    Plans that compute cells again are left to who runs them.
+
+@contextlib.contextmanager
+def held(plans: Collection[Plan]) -> Iterator[None]:
+    """Keep others from removing these plans: their workers are yet to read them. The lock ends with the process, however that ends.
+
+    Raises:
+        DiskError: a plan cannot be written.
     """
-    for path in list((results / "plans").glob("*.json")):
+    with contextlib.ExitStack() as stack:
+        for plan in {plan.id: plan for plan in plans}.values():
+            stack.enter_context(_shared_lock(plan))
+        yield
+
+
+@contextlib.contextmanager
+def _shared_lock(plan: Plan) -> Iterator[None]:
+    while True:
+        path = plan.write()
         try:
-            plan = read_plan(path)
-        except ProtocolError:
-            continue
-        store = RecordStore(plan.runs)
-        if plan.existing == "keep" and all(store.path(cell).exists() for shard in plan.shards for cell in shard):
-            for file in (path, *path.parent.glob(f"{path.stem}-*.log")):
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # removed between the two lines by a process that has finished the same plan
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        if _is_still(path, handle):
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def remove_finished(results: Path, finished: Collection[CellKey] = ()) -> None:
+    """Remove plans that nobody works on and whose cells all have records, or are among ``finished``; with them their logs and what killed
+    workers left of records, and with the last plan what they left of checkpoints.
+
+    Plans that compute cells again are removed only where their cells are among ``finished``. Never fails: on a read-only disk all stays.
+    """
+    folder, ids = results / "plans", {cell.cell_id for cell in finished}
+    with contextlib.suppress(OSError):
+        for path in list(folder.glob("*.json")):
+            with contextlib.suppress(ProtocolError):
+                plan = read_plan(path)
+                if _is_finished(plan, ids):
+                    _remove(plan, path)
+        if not any(folder.glob("*.json")):
+            for file in (*(folder / "checkpoints").glob("shard-*"), *filter(is_temporary, folder.glob(".*"))):
                 file.unlink(missing_ok=True)
-    if not any((results / "plans").glob("*.json")):
-        for file in (results / "plans" / "checkpoints").glob("shard-*"):
-            file.unlink(missing_ok=True)
+
+
+def _is_finished(plan: Plan, finished: Collection[str]) -> bool:
+    store, cells = RecordStore(plan.runs), [cell for shard in plan.shards for cell in shard]
+    if all(cell.cell_id in finished for cell in cells):
+        return True
+    return plan.existing == "keep" and all(store.path(cell).exists() for cell in cells)
+
+
+def _remove(plan: Plan, path: Path) -> None:
+    """Unless a process holds it; the last one to finish removes it."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # a file system without locks
+            pass
+        store = RecordStore(plan.runs)
+        for shard in plan.shards:
+            for cell in shard:
+                store.remove_temporaries(cell)
+        for own in (path, *path.parent.glob(f"{path.stem}-*.log")):
+            own.unlink(missing_ok=True)
 
 
 def read_plan(path: Path) -> Plan:
@@ -135,7 +211,7 @@ def read_plan(path: Path) -> Plan:
         ProtocolError: no such file, or not a plan.
     """
     try:
-        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        return Plan.model_validate_json(read_ordinary(path))
     except OSError as error:
         raise ProtocolError(f"plan {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

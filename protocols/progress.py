@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -97,7 +98,9 @@ class PlainDisplay(Display):
         self._line(number, how, complete)
 
     def say(self, text: str) -> None:
-        print(text, file=self.out, flush=True)
+        # Whoever watched is gone, or the disk with the log is full: the records are what counts.
+        with contextlib.suppress(OSError):
+            print(text, file=self.out, flush=True)
 
     def _line(self, number: int, text: str, going_on: bool = True) -> None:
         left = self.seconds_left if going_on else None

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .schema import (
@@ -33,6 +32,7 @@ from .schema import (
     ScheduleChoice,
     Selection,
 )
+from .yaml_files import ProtocolError, read_yaml
 
 __all__ = [
     "DEFAULT", "SPECS", "BackboneChoice", "BudgetChoice", "DatasetChoice", "Evaluation", "Grants", "LabelEvaluation", "MetaGrant",
@@ -42,6 +42,7 @@ __all__ = [
 ]  # fmt: skip
 
 SPECS = Path(__file__).resolve().parent / "specs"
+_LONGEST = 120
 DEFAULT = "digits-pairs"
 
 # What the command line may change of a protocol, and the key of the file that each name stands for.
@@ -67,10 +68,6 @@ IN_THE_KEY = frozenset({"dataset", "noise_model", "rates", "seeds", "bits"})
 OF_LABELS = frozenset({"bits", "database", "database_codes"})
 
 
-class ProtocolError(ValueError):
-    """An unusable protocol or grid. The message is one sentence: where, what was found, what to do about it."""
-
-
 def protocol_names() -> list[str]:
     """Names of the shipped protocols."""
     return sorted(path.stem for path in SPECS.glob("*.yaml"))
@@ -83,12 +80,7 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         ProtocolError: no such protocol (with the nearest name), not YAML, or a wrong key or value.
     """
     path = _find(name_or_path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"protocol {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ProtocolError(f"protocol {path} is not valid YAML: {_yaml_reason(error)}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ProtocolError(f"protocol {path} holds no keys; compare {SPECS / (DEFAULT + '.yaml')}")
     return validated(content, str(path))
@@ -108,6 +100,10 @@ def validated(content: Mapping[str, Any], where: str) -> Protocol:
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ProtocolError(f"protocol {where}: {_sentence(problems[0])}{more}") from error
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ProtocolError(
+            f"protocol {where}: holds what JSON cannot say ({error}); use plain keys and values"
+        ) from error
 
 
 def with_overrides(protocol: Protocol, **changes: Any) -> tuple[Protocol, dict[str, Any]]:
@@ -154,26 +150,13 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys and reads ``1e-3`` as a number (YAML 1.2), not as text."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        repeated = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} occurs twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
 def _find(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        path = Path(text).expanduser()
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError as error:
+            raise ProtocolError(f"protocol file {text}: {error}") from error
         if not path.is_file():
             raise ProtocolError(f"protocol file {path} does not exist")
         return path
@@ -182,14 +165,9 @@ def _find(name_or_path: str | Path) -> Path:
     return SPECS / f"{text}.yaml"
 
 
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem} in line {error.problem_mark.line + 1}"
-    return " ".join(str(error).split())
-
-
 def _sentence(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    key = key if len(key) <= _LONGEST else f"{key[:_LONGEST]}..."
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}{_nearest_key(key)}"
     if problem["type"] == "missing":
@@ -199,7 +177,12 @@ def _sentence(problem: Any) -> str:
         return f"{key}: {message}" if key else message
     message = re.sub(r"^(Input|String|List|Tuple) should", "it should", message)
     found = problem.get("input")
-    return f"{key!r} is {found!r}, but {message}{_nearest_value(found, problem)}"
+    return f"{key!r} is {_short(found)}, but {message}{_nearest_value(found, problem)}"
+
+
+def _short(found: Any) -> str:
+    text = repr(found)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _nearest_value(found: Any, problem: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import datetime
 import functools
@@ -14,30 +13,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..methods.registry import Registered
+from ..results.files import DiskError
 from ..results.record import CellKey, Circumstances, Outcome, RunRecord, SignalSummary, Status, digest_of
-from ..results.store import RecordStore, source_digest
+from ..results.store import RecordStore
 from .protocol import Protocol
 from .selection import Tracker
+from .source_parts import ROOT, source_digests
 from .tasks import ShardData
 
-ROOT = Path(__file__).resolve().parent.parent
-ENGINE = (
-    "protocols/engine.py", "protocols/training.py", "protocols/batched.py", "protocols/batches.py", "protocols/streams.py",
-    "protocols/selection.py", "protocols/observe.py", "protocols/tasks.py", "protocols/setup.py", "methods/contract.py",
-    "methods/network.py", "methods/optim.py", "methods/losses.py", "methods/backbones.py", "methods/partition.py",
-)  # fmt: skip
-ENGINE_OF: dict[str, tuple[str, ...]] = {
-    "pair-retrieval": (),
-    "label-hashing": ("protocols/label_hashing.py",),
-}
-METRICS_OF = {"pair-retrieval": "protocols/metrics.py", "label-hashing": "protocols/map_metrics.py"}
-NOISE_OF = {"pair-retrieval": "datasets/noise.py", "label-hashing": "datasets/label_noise.py"}
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
@@ -58,6 +47,8 @@ class Recorder:
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
         self.resumed_at: list[int] = []
+        self.finished: set[str] = set()
+        self.disk_error: DiskError | None = None
 
     def event(self, kind: str, **facts: Any) -> None:
         """Tell whoever watches."""
@@ -130,22 +121,38 @@ class Recorder:
         sidecar = dict(tracker.ranks) | dict(arrays or {})
         circumstances = self._circumstances(data, width, slot)
         record = self._record(cell, "done", outcome=outcome, circumstances=circumstances)
-        self.store.write(
+        self._write(
             record.model_copy(update={"outcome_digest": digest_of(outcome.model_dump(mode="json"), sidecar)}), sidecar
         )
         self.event("cell_done", cell=cell.model_dump(), score=outcome.selected.full.headline)
 
     def failed(self, cells: Sequence[CellKey], reason: str, trace: str) -> None:
-        """Write failure records; a failure is a result too."""
+        """Write failure records of those cells that are not finished; a failure is a result too.
+
+        Raises:
+            DiskError: nothing can be written. That is no fault of the cells: they stay without a record, to be run again.
+        """
+        if self.disk_error is not None:
+            raise self.disk_error
         for cell in cells:
-            self.store.write(self._record(cell, "failed", reason=reason, traceback=trace), {})
+            if cell.cell_id in self.finished:
+                continue
+            self._write(self._record(cell, "failed", reason=reason, traceback=trace))
             self.event("cell_failed", cell=cell.model_dump(), reason=reason)
 
     def not_applicable(self, cells: Sequence[CellKey], reason: str) -> None:
         """Write records that say why the method cannot run here."""
         for cell in cells:
-            self.store.write(self._record(cell, "not_applicable", reason=reason), {})
+            self._write(self._record(cell, "not_applicable", reason=reason))
             self.event("cell_not_applicable", cell=cell.model_dump(), reason=reason)
+
+    def _write(self, record: RunRecord, sidecar: Mapping[str, np.ndarray] | None = None) -> None:
+        try:
+            self.store.write(record, sidecar)
+        except DiskError as error:
+            self.disk_error = error
+            raise
+        self.finished.add(record.cell_id)
 
     def _record(self, cell: CellKey, status: Status, **fields: Any) -> RunRecord:
         cls = self.entry.cls
@@ -191,34 +198,6 @@ class Recorder:
 def _peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def source_digests(method_file: Path, task: str) -> dict[str, str]:
-    """Digests of the code that makes a record of this task: method, engine, metrics, noise."""
-    return {
-        "method": source_digest(method_files(method_file)),
-        "engine": source_digest([ROOT / name for name in (*ENGINE, *ENGINE_OF[task])]),
-        "metrics": source_digest([ROOT / METRICS_OF[task]]),
-        "noise": source_digest([ROOT / NOISE_OF[task]]),
-    }
-
-
-def method_files(method_file: Path) -> list[Path]:
-    """A method's file and those that it builds on (base classes, memory banks), without the engine's and the registry."""
-    elsewhere = {ROOT / name for name in (*ENGINE, "methods/registry.py")}
-    found = [method_file]
-    for path in found:
-        imports = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if _is_relative(node)]
-        for node in imports:
-            other = path.parents[node.level - 1] / f"{(node.module or '').replace('.', '/')}.py"
-            near = other.parent in (path.parent, ROOT / "methods") and other.is_file()
-            if near and other not in elsewhere and other not in found:
-                found.append(other)
-    return sorted(found)
-
-
-def _is_relative(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
-    return isinstance(node, ast.ImportFrom) and node.level > 0
 
 
 @functools.cache

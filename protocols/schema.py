@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -12,6 +13,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
+MOST_SEED = 2**63 - 1
 
 
 class Strict(BaseModel):
@@ -155,7 +158,7 @@ class Numerics(Strict):
     """What changes bits: threads per process and dtype; ``width`` is the largest number of runs trained side by side."""
 
     width: int = Field(default=20, ge=1)
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=1024)
     tf32: bool = False
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -227,6 +230,8 @@ class Protocol(Strict):
         _no_repeats("seeds", self.seeds)
         if min(self.seeds) < 0:
             raise ValueError(f"seed {min(self.seeds)} is negative; seeds are 0, 1, 2, ...")
+        if max(self.seeds) > MOST_SEED:
+            raise ValueError(f"a seed is larger than {MOST_SEED:,}; seeds are 0, 1, 2, ...")
         return self
 
 
@@ -236,6 +241,6 @@ def _without(written: dict[str, Any], key: str, absent: Any) -> dict[str, Any]:
 
 
 def _no_repeats(what: str, values: tuple[Any, ...]) -> None:
-    for position, value in enumerate(values):
-        if value in values[:position]:
-            raise ValueError(f"{what} holds {value:g} twice; every value may occur once")
+    for value, times in Counter(values).items():
+        if times > 1:
+            raise ValueError(f"{what} holds {value} twice; every value may occur once")

@@ -85,13 +85,12 @@ class Memory:
 
 
 class ShardTraining:
-    """The training of all runs of one shard; runs from slot ``n_wanted`` on are padding and leave no record."""
+    """The training of all runs of one shard."""
 
     def __init__(
         self,
         method: GradientMethod,
         shard: Sequence[CellKey],
-        n_wanted: int,
         task: Task,
         data: ShardData,
         recorder: Recorder,
@@ -99,7 +98,6 @@ class ShardTraining:
         stop: Callable[[], bool],
     ) -> None:
         self.method, self.shard, self.task, self.data = method, shard, task, data
-        self.n_wanted = n_wanted
         self.recorder, self.checkpoint, self.stop = recorder, checkpoint, stop
         self.spec: Spec = method.spec
         self.device = data.tables.captions.device
@@ -131,11 +129,6 @@ class ShardTraining:
         """Slots of the runs that are still finite."""
         return [slot for slot, memory in enumerate(self.memory) if not memory.failure]
 
-    @property
-    def watched(self) -> list[int]:
-        """Slots of the runs that are still finite and wanted."""
-        return [slot for slot in self.alive if slot < self.n_wanted]
-
     def run(self) -> None:
         """All epochs, then the records."""
         first = self._resume()
@@ -143,13 +136,13 @@ class ShardTraining:
             self.driver.start_states(self.runs)
             self._evaluate(0, [{} for _ in self.shard])
         for epoch in range(first, self.spec.epochs):
-            if not self.watched:
+            if not self.alive:
                 break
             losses = self._epoch(epoch)
             self._check_finite(epoch)
             self._observe(epoch + 1)
             self._evaluate(epoch + 1, losses)
-            self.recorder.event("epoch", epoch=epoch + 1, epochs=self.spec.epochs, cells=self.n_wanted)
+            self.recorder.event("epoch", epoch=epoch + 1, epochs=self.spec.epochs, cells=len(self.shard))
             if self.stop():
                 self._save(epoch + 1)
                 raise Interrupted
@@ -333,13 +326,13 @@ class ShardTraining:
     def _observe(self, epoch: int) -> None:
         low, high = self.method.weight_range
         for (signal, network), values in self.log.values.items():
-            values = values[self.watched]  # a run that has failed may hold anything
+            values = values[self.alive]  # a run that has failed may hold anything
             if signal == "weight" and bool(((values < low) | (values > high)).any()):
                 name = type(self.method).__name__
                 raise ContractError(
                     f"{name}: a weight of network {network!r} lies outside weight_range ({low}, {high}) in epoch {epoch}"
                 )
-        for slot in self.watched:
+        for slot in self.alive:
             memory, oracle = self.memory[slot], self.data.oracles[slot]
             memory.summaries += summarise(self.log, slot, epoch, oracle)
             memory.histograms.add(self.log, slot, epoch, oracle)
@@ -355,7 +348,7 @@ class ShardTraining:
     def _evaluate(self, epoch: int, losses: list[dict[str, float]]) -> None:
         with self.recorder.timed("evaluate"):
             tested = self.method.tested
-            for slot in self.watched:
+            for slot in self.alive:
                 single = (lambda s=slot: self._score(s, tested[:1])) if len(tested) > 1 else None
                 try:
                     self.memory[slot].tracker.add(epoch, self._score(slot, tested), losses[slot], single)
@@ -363,14 +356,14 @@ class ShardTraining:
                     self._fail(slot, f"evaluation after epoch {epoch}: {error}")
 
     def _write_records(self) -> None:
-        for slot, (cell, memory) in enumerate(zip(self.shard[: self.n_wanted], self.memory, strict=False)):
+        for slot, (cell, memory) in enumerate(zip(self.shard, self.memory, strict=True)):
             if memory.failure:
                 self.recorder.failed([cell], memory.failure, "")
                 continue
             self.recorder.done(
                 cell,
                 slot,
-                self.n_wanted,
+                len(self.shard),
                 memory.tracker,
                 self.data,
                 self._encoder(slot, list(self.driver.modules)).parameters(),

@@ -7,12 +7,15 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..results.files import StoreWarning
 from .grid import describe
 from .plan import Plan
+from .plugins import load_plugins
 
 INTERRUPTED = 130
 STOP_SIGNALS = tuple(
@@ -38,20 +41,19 @@ def environment(threads: int, cuda_device: str | None) -> dict[str, str]:
 def work(plan: Plan, number: int, *, as_events: bool) -> int:
     """Run shard ``number`` and return the exit code: 0, or 130 after an interruption with a checkpoint.
 
-    The first SIGINT, SIGTERM or SIGUSR1 asks for a checkpoint at the end of the epoch, the second one ends at once.
+    The first SIGINT, SIGTERM or SIGUSR1 asks for a checkpoint at the end of the epoch. The second one ends at once, but not a worker that
+    another program watches: a cluster sends SIGTERM to both, and that program passes on its own.
 
     Raises:
         ProtocolError, DataError, MethodError, StoreError: nothing could be started.
     """
     shard = plan.shard(number)
-    with _stopping() as stop, _reporting(as_events) as report:
+    with _stopping(patient=as_events) as stop, _reporting(as_events) as report:
         # After the handlers: importing torch takes seconds in which a signal must not be lost.
-        from ..methods import registry
         from ..results.store import RecordStore
         from .engine import Interrupted, run_shard
 
-        for plugin in plan.plugins:
-            registry.load_plugin(Path(plugin))
+        load_plugins(map(Path, plan.plugins))
         report({"event": "shard_started", "shard": number, "title": describe(shard)})
         try:
             run_shard(
@@ -81,22 +83,23 @@ def report_error(error: Exception) -> None:
 class _Stop:
     """Turns true after a signal, or when the process that started this one is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool) -> None:
         self.asked = False
+        self.patient = patient
         self.parent = os.getppid()
 
     def __call__(self) -> bool:
         return self.asked or os.getppid() != self.parent
 
     def on_signal(self, number: int, frame: object) -> None:
-        if self.asked:
+        if self.asked and not self.patient:
             raise KeyboardInterrupt
         self.asked = True
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[_Stop]:
-    stop = _Stop()
+def _stopping(patient: bool) -> Iterator[_Stop]:
+    stop = _Stop(patient)
     before = {number: signal.signal(number, stop.on_signal) for number in STOP_SIGNALS}
     try:
         yield stop
@@ -125,8 +128,26 @@ def _reporting(as_events: bool) -> Iterator[_Reporter]:
         yield _Reporter(sys.stdout, False)
         return
     # What libraries print must not end up between the events.
-    with contextlib.redirect_stdout(sys.stderr):
-        yield _Reporter(sys.__stdout__ or sys.stderr, True)
+    reporter = _Reporter(sys.__stdout__ or sys.stderr, True)
+    with contextlib.redirect_stdout(sys.stderr), _warning(reporter):
+        yield reporter
+
+
+@contextlib.contextmanager
+def _warning(reporter: _Reporter) -> Iterator[None]:
+    """What a person must hear of goes to the program that started this one: nobody reads the log of a worker that did its work."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, StoreWarning):
+            reporter({"event": "warning", "message": str(message)})
+        usual(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def sentence(event: Mapping[str, Any]) -> str:

@@ -14,26 +14,17 @@ Names of the arrays (``<s>`` is a signal: weight, clean_probability, loss; ``<n>
 from __future__ import annotations
 
 import io
-import struct
+import math
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-# What zipfile and numpy raise for damaged or hostile files.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+from .files import read_ordinary
+
+_MOST_PER_BYTE = 1032  # deflate can make no more of a byte
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -77,14 +68,42 @@ def read_sidecar(path: Path) -> dict[str, np.ndarray]:
     """
     arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
+        with zipfile.ZipFile(io.BytesIO(read_ordinary(path))) as archive:
+            _refuse_bomb(archive.infolist(), path.stat().st_size)
+            for entry in archive.infolist():
                 with archive.open(entry) as file:
-                    arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
-                    if file.read(1):
-                        raise ValueError(f"entry {entry!r} is longer than its array")
+                    _refuse_false_header(file, entry)
+                    file.seek(0)
+                    arrays[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise SidecarError(f"sidecar {path} is missing; run the cell again") from error
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged file makes numpy and zipfile fail in many ways
         raise SidecarError(f"sidecar {path} cannot be read ({error}); run the cell again") from error
     return arrays
+
+
+def _refuse_bomb(entries: Sequence[zipfile.ZipInfo], held: int) -> None:
+    """Refuse, before anything is unpacked, what :func:`to_bytes` cannot have written.
+
+    Raises:
+        ValueError: a name that occurs twice, another method than deflate, or more bytes than deflate can make of the file.
+    """
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("a name occurs twice")
+    if any(entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED) for entry in entries):
+        raise ValueError("an array is packed by another method than deflate")
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > _MOST_PER_BYTE * held:
+        raise ValueError(f"it claims {claimed:,} bytes but has {held:,}, too few even if compressed")
+
+
+def _refuse_false_header(file: IO[bytes], entry: zipfile.ZipInfo) -> None:
+    """Refuse an array whose header claims another size than its entry has."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"entry {entry.filename!r} is no plain array")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    claimed, held = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
+    if claimed != held or dtype.hasobject:
+        raise ValueError(
+            f"entry {entry.filename!r} is {'longer' if held > claimed else 'shorter'} than its array of {dtype} {shape}"
+        )

@@ -222,7 +222,9 @@ def _check_look_ahead(
 ) -> None:
     net, state = driver.networks_of(0)["net"], driver.state_of(0)
     net.learning_rate = torch.tensor(optimizer.learning_rate * _factor(optimizer, oracle, step), dtype=torch.float64)
-    pairs = driver._batch("all", {"image_of_pair": driver.tables.given["image_of_pair"][0]}, plan.draws["all"].index[step, 0], None)
+    pairs = driver._batch(
+        "all", {"image_of_pair": driver.tables.given["image_of_pair"][0]}, plan.draws["all"].index[step, 0], None
+    )
     ahead, _ = method.look_ahead(net, net.params, pairs, state)
     for name in ("wi", "wt", "logit_scale"):
         oracle.check(f"out_lookahead_{name}", ahead[name], at=step)
@@ -413,5 +415,7 @@ def _meta_plan(n: int, n_meta: int) -> PassPlan:
 
 def _costs(oracle: Oracle, driver: BatchedDriver, plan: PassPlan) -> tuple[dict[str, Any], Batch, Tensor]:
     nets = driver.networks_of(0)
-    pairs = driver._batch("all", {"image_of_pair": driver.tables.given["image_of_pair"][0]}, plan.draws["all"].index[0, 0], None)
+    pairs = driver._batch(
+        "all", {"image_of_pair": driver.tables.given["image_of_pair"][0]}, plan.draws["all"].index[0, 0], None
+    )
     return nets, pairs, driver.method.pair_losses(nets["net"], nets["net"].params, pairs)  # type: ignore[attr-defined]

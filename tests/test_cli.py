@@ -246,7 +246,9 @@ def test_the_main_job_fills_gaps_only(ask: Ask, tmp_path: Path) -> None:
     # A record that was tampered with is found, and computed again.
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
     assert ask("results", "check", "--results", tmp_path)[0] == 1
-    assert "1 broken, 1 done" in ask(*words, "0.2", "0.4", "--dry-run")[1]
+    planned = ask(*words, "0.2", "0.4", "--dry-run")[1]
+    assert "1 broken (computed again" in planned
+    assert "1 done; 1 to do" in planned
 
 
 def test_what_a_killed_run_left_is_cleared(ask: Ask, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from engine_trials import PROTOCOL, digests, trial
 from nocobench.datasets.types import TrainView
-from nocobench.methods import registry
 from nocobench.methods.clip import Clip
 from nocobench.methods.contract import (
     Backbone,
@@ -68,19 +67,6 @@ def test_width_and_neighbours_change_nothing(
     assert digests(found)[cell.cell_id] == reference(method)[cell.cell_id]
     assert found[cell.cell_id].circumstances.width == width
     assert found[cell.cell_id].circumstances.slot == width // 2
-
-
-def test_a_lone_run_is_never_a_stack_of_one() -> None:
-    """A copy of itself keeps it company; several runs, closed forms and unstacked methods need none."""
-
-    class Unstacked(Clip):
-        batched = False
-
-    one, two = trial("clip").cells[:1], trial("clip").cells[:2]
-    assert engine.padded(one, Clip) == one * 2
-    assert engine.padded(two, Clip) == two
-    assert engine.padded(one, registry.get("cca").cls) == one
-    assert engine.padded(one, Unstacked) == one
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
-from nocobench.analysis import commands, curves, densities, diagrams, figures, style
+from nocobench.analysis import commands, curves, densities, diagrams, figures, profiles, style
 from nocobench.analysis.curves import curve
 from nocobench.analysis.densities import rebin, signal_density, similarity_density
 from nocobench.analysis.figures import KINDS, draw_all
@@ -120,7 +120,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
         caught[name] = figure
         return [folder / f"{name}.png", folder / f"{name}.svg"]
 
-    for module in (curves, densities, diagrams):
+    for module in (curves, densities, diagrams, profiles):
         monkeypatch.setattr(module, "save", keep)
     return caught
 
@@ -146,7 +146,7 @@ def test_every_kind_is_drawn_and_named_for_what_it_shows(root: Path, drawn: dict
     assert sorted(drawn) == sorted(
         [f"{s}-density_toy-v1_digits_nested-mismatch-{r}" for s in ("weight", "clean-probability", "loss") for r in ("0", "0.4")]
         + [f"{k}_toy-v1_digits_nested-mismatch" for k in ("similarity-density", "rsum-vs-noise", "validation-curves", "auc-curves")]
-        + ["critical-difference_toy-v1"]
+        + ["critical-difference_toy-v1", "performance-profile_toy-v1"]
     )  # fmt: skip
     for figure in drawn.values():
         assert "Protocol toy v1" in words(figure)
@@ -255,6 +255,7 @@ def test_a_kind_without_material_is_said_and_the_others_are_drawn(tmp_path: Path
     draw_all(load_frame([tmp_path / "runs"]), tmp_path, say=said.append)
     assert [sentence.partition(":")[0] for sentence in said] == [
         "no weight-density figure", "no clean-probability-density figure", "no critical-difference figure",
+        "no performance-profile figure",
     ]  # fmt: skip
     assert len(drawn) == 5
     with pytest.raises(AnalysisError, match="no weight-density figure: no method here logs a weight"):
@@ -309,7 +310,9 @@ def test_a_method_that_lacks_a_rate_keeps_its_other_points(tmp_path: Path, drawn
 def test_real_noise_has_scores_and_curves_but_no_densities(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     root, said = fill(tmp_path / "runs", rates=(None,), noise="none"), []
     draw_all(load_frame([root]), tmp_path, say=said.append)
-    assert sorted(drawn) == ["rsum-vs-noise_toy-v1_digits_none", "validation-curves_toy-v1_digits_none"]
+    assert sorted(drawn) == [
+        "performance-profile_toy-v1", "rsum-vs-noise_toy-v1_digits_none", "validation-curves_toy-v1_digits_none"
+    ]  # fmt: skip
     assert len(said) == 6
     assert "digits, real noise" in words(drawn["rsum-vs-noise_toy-v1_digits_none"])
     assert "real noise" in [axes.get_title() for axes in drawn["validation-curves_toy-v1_digits_none"].axes]

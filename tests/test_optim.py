@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from nocobench.methods import optim
 from nocobench.methods.optim import (
     Optimizer,
     Progress,
@@ -122,3 +123,37 @@ def test_bias_correction_has_the_same_bits_in_any_company(beta: float) -> None:
             )
         # beta itself is rounded to the dtype: 1 - beta^n is off by at most n * 2^-24 (float32), and rounded once more.
         assert float(alone) == pytest.approx(1 - beta**count, abs=(count + 2) * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("keep", [None, [True, False, True, True], [False, True, True, False]])
+@pytest.mark.parametrize("block", [64, 65_536])
+def test_in_place_gives_the_same_bits(
+    rule: str,
+    decay: float,
+    clip_norm: float | None,
+    keep: list[bool] | None,
+    block: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several blocks of one tensor, several runs in one block; runs that rest keep their bits."""
+    monkeypatch.setattr(optim, "BLOCK", block)
+    optimizer = Optimizer(rule, 0.01, (0.9, 0.98), 1e-6, 0.9, decay, "all", clip_norm)
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"matrix": (16, 32), "bias": (16,), "scale": ()}
+    params = {name: torch.randn(4, *shape, generator=generator) for name, shape in shapes.items()}
+    here = {name: value.clone() for name, value in params.items()}
+    moments, mine = optimizer.start(params), optimizer.start(params)
+    moving = torch.tensor([True] * 4 if keep is None else keep)
+    for step in range(1, 4):
+        gradients = {name: torch.randn(4, *shape, generator=generator) for name, shape in shapes.items()}
+        rates, count = torch.tensor([0.1, 0.2, 0.3, 0.4]) / step, torch.full((4,), step)
+        params, moments = optimizer.step(params, gradients, moments, rates, count, run_axes=1)
+        optimizer.advance(here, gradients, mine, rates, count, None if keep is None else moving)
+    for name in shapes:
+        assert torch.equal(here[name][moving], params[name][moving])
+        for kind, values in moments.items():
+            assert torch.equal(mine[kind][name][moving], values[name][moving])
+            assert not mine[kind][name][~moving].any()

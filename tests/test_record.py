@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nocobench.protocols.commands import is_stale
-from nocobench.protocols.recording import ROOT, method_files
+from nocobench.protocols.source_parts import ROOT, method_files
 from nocobench.results import record as record_module
 from nocobench.results.record import CellKey, RunRecord, SignalSummary, canonical_json, digest_of, record_schema
 from pydantic import ValidationError

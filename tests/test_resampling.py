@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nocobench.analysis import resampling
 from nocobench.analysis.resampling import (
-    Interval,
     expanded_tail,
     gap_share,
     generator,
@@ -22,6 +21,7 @@ from nocobench.analysis.resampling import (
     sign_flip_test,
 )
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 LEVELS = ["dataset", "noise", "rate", "seed"]
 
@@ -136,14 +136,6 @@ def test_too_little_for_an_interval() -> None:
             hierarchical_bootstrap(bad, generator("x"))
 
 
-@pytest.mark.parametrize(("runs", "answer"), [(4, False), (5, True)])
-def test_few_runs_never_separate(runs: int, answer: bool) -> None:
-    found = hierarchical_bootstrap(series([[list(np.arange(runs) + 100.0)]]), generator("x"))
-    assert found.excludes_zero()
-    assert found.separates() is answer
-    assert not Interval(1.0, -0.5, 2.0, runs=50).separates()
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(range(len(series(UNEVEN)))))
 def test_rows_may_come_in_any_order(order: list[int]) -> None:
@@ -192,21 +184,23 @@ def test_coverage_over_data_sets(count: int, documented: float) -> None:
     assert coverage(data_sets, 400) == pytest.approx(documented, abs=0.06)
 
 
-def test_false_alarms_and_power_of_separable() -> None:
-    """Documented for five seeds: equal methods called different in about 7 %, a difference of one standard deviation found in about half.
-    Standard errors of 600 simulations: 1.0 % and 2.0 %, three of them."""
+@pytest.mark.parametrize(("seeds", "power"), [(3, 0.179), (5, 0.401)])
+def test_false_alarms_and_power_of_separable(seeds: int, power: float) -> None:
+    """Documented: equal methods called different in 5 %, a difference of one standard deviation found in 18 % and 40 % (statsmodels).
+    Standard errors of 1,500 simulations: 0.6 % and 1.3 %, three of them."""
+    assert TTestPower().power(1.0, seeds, 0.05) == pytest.approx(power, abs=5e-4)
     rng = np.random.default_rng(3)
-    pairs = [(rng.normal(size=5), rng.normal(size=5)) for _ in range(600)]
-    assert np.mean([separable(a, b) for a, b in pairs]) == pytest.approx(0.07, abs=0.03)
-    assert np.mean([separable(a - b + np.sqrt(2), np.zeros(5)) for a, b in pairs]) == pytest.approx(0.5, abs=0.06)
+    pairs = [(rng.normal(size=seeds), rng.normal(size=seeds)) for _ in range(1500)]
+    assert np.mean([separable(a, b) for a, b in pairs]) == pytest.approx(0.05, abs=0.018)
+    assert np.mean([separable(a - b + np.sqrt(2), 0 * a) for a, b in pairs]) == pytest.approx(power, abs=0.039)
 
 
 # --- one block
 
 
-def test_separable_needs_five_common_seeds() -> None:
-    assert not separable([100.0, 101, 99, 102], [1.0, 2, 3, 1])
-    assert separable([100.0, 101, 99, 102, 100], [1.0, 2, 3, 1, 2])
+def test_separable_needs_three_common_seeds() -> None:
+    assert not separable([100.0, 101], [1.0, 2])
+    assert separable([100.0, 101, 99], [1.0, 2, 3])
     assert not separable([1.0, 2, 3, 4, 5], [5.0, 4, 3, 2, 1])
     assert not separable([1.0] * 5, [1.0] * 5)
     assert separable([2.0] * 5, [1.0] * 5)  # a spread of zero is a deterministic method
@@ -237,7 +231,6 @@ def test_scores_that_cannot_be_paired() -> None:
 def test_separation_is_antisymmetric_and_blind_to_order(values: list[float], dice: object) -> None:
     a, b = pd.Series(values), pd.Series(np.arange(len(values), dtype=float))
     there, back = separation(a, b), separation(b, a)
-    # Interpolation between two resamples rounds differently from either side.
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
     order = list(range(len(values)))
     dice.shuffle(order)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain, combinations, permutations, product
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nocobench.analysis.frame import AnalysisError
 from nocobench.analysis.per_query import FirstHits, first_hits, mcnemar, query_tests
 from nocobench.analysis.resampling import separable
 from nocobench.analysis.significance import compare_all, rank, scores
-from nocobench.analysis.significance_report import significance_report
+from nocobench.analysis.significance_report import sentence_of, significance_report
 from nocobench.results.record import Circumstances
 from nocobench.results.store import RecordStore
 from sample_frames import command, frame_of, grid, stored
@@ -307,8 +308,9 @@ def test_lower_is_better(tmp_path: Path) -> None:
     frame = frame_of(tmp_path, records)
     (pair,) = compare_all(scores(frame, measure="seconds"))
     assert (pair.first, pair.interval.mean, pair.wins, pair.effect) == ("fast@paper", -80.0, 3, 1.0)
-    assert "FAST is ahead of SLOW by the interval (mean difference 80.0 seconds, 95 % interval +80.0 to +80.0" in plain(
-        frame, measure="seconds"
+    assert (
+        "FAST is better than SLOW, on other data sets too (mean difference 80.0 seconds, 95 % interval over seeds +80.0 to +80.0, "
+        "over data sets +80.0 to +80.0, 3 blocks of 3 data sets)" in plain(frame, measure="seconds")
     )
 
 
@@ -351,8 +353,7 @@ def plain(frame: pd.DataFrame, **options: object) -> str:
 def test_single_block(tmp_path: Path) -> None:
     frame = frame_of(tmp_path, lead(30, 1))
     text = plain(frame)
-    assert "NPC is ahead of CLIP by the interval" in text
-    assert "that is too few blocks for Wilcoxon's test to confirm it" in text
+    assert "NPC is ahead of CLIP on this block (mean difference " in text
     assert "cannot be told apart" not in text
     assert "5 seeds alone can never give a two-sided exact Wilcoxon p below 0.0625: p < 0.05 is out of reach." in text
     assert "Wilcoxon over the seeds gives p = 0.062" in text
@@ -363,29 +364,88 @@ def test_single_block(tmp_path: Path) -> None:
 
 
 def test_words_follow_the_numbers(tmp_path: Path) -> None:
-    assert "NPC is better than CLIP" in plain(frame_of(tmp_path / "a", lead(30, 7)))  # 7 blocks: p = 2^-6
+    assert "NPC is better than CLIP, on other data sets too" in plain(frame_of(tmp_path / "a", lead(30, 7)))
     same = plain(frame_of(tmp_path / "b", lead(0, 7)))
     assert "cannot be told apart" in same
     assert "is better than" not in same
     assert "is ahead of" not in same
+    two = plain(frame_of(tmp_path / "c", lead(30, 2)))
+    assert (
+        "NPC is ahead of CLIP on these blocks; on other data sets the two cannot be told apart: 2 data sets are too few to tell"
+        in two
+    )
+    assert "is better than" not in two
 
 
 def test_one_data_set_with_many_rates_says_its_caveat(tmp_path: Path) -> None:
     text = plain(frame_of(tmp_path, lead(30, 1, rates=(0.0, 0.1, 0.2, 0.4, 0.6, 0.8))))
-    assert "NPC is better than CLIP" in text
+    assert "NPC is better than CLIP, at other rates too" in text
     assert "rates of one data set are not independent, so its p is too small" in text
     assert "nothing here says that a difference holds on other data" in text
 
 
 @pytest.mark.parametrize(
     ("seeds", "words"),
-    [(1, "share one seed only, which has no spread"), (2, "2 independent runs"), (4, "4 independent runs")],
+    [
+        (1, "share one seed only, which has no spread"),
+        (2, "2 seeds are too few to tell, whatever they show; at least 3 are needed"),
+    ],
 )
 def test_few_seeds_tell_nothing_apart(tmp_path: Path, seeds: int, words: str) -> None:
     text = plain(frame_of(tmp_path, lead(300, 1, rates=(0.2, 0.4), seeds=seeds)))
     assert "NPC and CLIP cannot be told apart" in text
     assert words in text
     assert "is ahead" not in text
+
+
+def test_a_method_that_is_ahead_at_some_rates_only(tmp_path: Path) -> None:
+    """Ahead by 30, 20, 0, -10 at four rates of a set: on these rates surely, at others not. Seeds wobble by less than 1."""
+    rng = np.random.default_rng(0)
+    cells = {}
+    for rate, by in ((0.2, 30.0), (0.4, 20.0), (0.6, 0.0), (0.8, -10.0)):
+        cells |= {("clip", rate): 200 + rng.normal(0, 0.5, 5), ("npc", rate): 200 + by + rng.normal(0, 0.5, 5)}
+    assert (
+        "NPC is ahead of CLIP on these blocks; at other rates the two cannot be told apart (mean difference"
+        in plain(frame_of(tmp_path, grid(cells)))
+    )
+
+
+def test_adjusting_for_pairs_can_undo_an_interval(tmp_path: Path) -> None:
+    """Two equal methods get p = 0.03 or so by the choice of numbers; beside four others, which differ widely, that is nothing."""
+    near = [100.0, 101.0, 102.0, 100.5, 101.5], [101.0, 101.5, 103.5, 102.0, 101.9]
+    cells = {("clip", 0.4): near[0], ("npc", 0.4): near[1]}
+    p = float(stats.ttest_rel(*near).pvalue)
+    assert 0.01 < p < 0.05
+    assert "NPC is ahead of CLIP on this block" in plain(frame_of(tmp_path / "two", grid(cells)))
+    rng = np.random.default_rng(1)
+    for k, name in enumerate(("decl", "bicro", "ncr", "msian")):
+        cells[name, 0.4] = 100 + rng.normal(0, 20, 5) + k
+    table = scores(frame_of(tmp_path / "six", grid(cells)))
+    pair = next(one for one in compare_all(table) if {one.first, one.second} == {"clip@paper", "npc@paper"})
+    assert pair.family == 15
+    assert pair.here.excludes_zero()
+    assert not pair.told_apart_here()
+    assert pair.here.p() == pytest.approx(p)
+    assert "the interval alone leaves zero out, but not after adjusting for 15 pairs" in sentence_of(pair, table)
+
+
+def test_many_comparisons_become_one_sentence_for_each_verdict(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    means = {f"m{k}": 100.0 - 20 * max(k - 4, 0) for k in range(11)}
+    text = plain(frame_of(tmp_path, grid({(name, 0.4): mean + rng.normal(0, 1, 5) for name, mean in means.items()})))
+    (ahead,) = re.findall(r"- (M\d) is ahead of: (M\d+(?:; M\d+)*)\.", text)
+    assert set(ahead[1].split("; ")) == {f"M{k}" for k in range(5, 11)}
+    assert re.search(rf"{ahead[0]} cannot be told apart from: M\d(; M\d){{3}}\.", text)
+
+
+def test_practical_equivalence(tmp_path: Path) -> None:
+    frame = frame_of(tmp_path, lead(1, 7))
+    assert "Practical equivalence" not in plain(frame)
+    assert "on these blocks practically equal (within 5 rSum with probability 1.000)" in plain(frame, points=5)
+    assert "NPC is better by more than 0.01 rSum" in plain(frame_of(tmp_path / "b", lead(9, 7)), points=0.01)
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(AnalysisError, match="is no region"):
+            significance_report(frame, points=bad)
 
 
 def test_gaps_are_said(tmp_path: Path) -> None:
@@ -441,7 +501,7 @@ def test_oracles_compete_for_nothing(tmp_path: Path) -> None:
     assert table.contenders == ["npc@paper", "clip@paper"]
     text = plain(frame_of(tmp_path, records))
     assert "Oracles take part in all tests; the sentences ask for the best of the others." in text
-    assert "NPC is ahead of CLIP by the interval" in text
+    assert "NPC is ahead of CLIP on this block" in text
 
 
 def test_report_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
@@ -467,7 +527,8 @@ def rows_of(markdown: str) -> list[list[str]]:
 def test_markdown_and_text(tmp_path: Path) -> None:
     report = significance_report(frame_of(tmp_path, three(20)))
     tables = rows_of(report.markdown())
-    assert len(tables) == 3
+    assert len(tables) == 4  # methods, pairs twice, Nemenyi; neighbours are told apart
+    assert len(rows_of(significance_report(frame_of(tmp_path / "b", three(0))).markdown())) == 5
     for group in tables:
         assert len({line.count("|") for line in group}) == 1
         assert set(group[1]) <= set("|-:")
@@ -519,6 +580,14 @@ def test_the_command(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     assert command("significance", "--results", tmp_path, "--format", "markdown", "--out", page) == (0, f"{page}\n", "")
     assert "- NPC is better than CLIP" in page.read_text(encoding="utf-8")
+    code, out, err = command("significance", "--results", tmp_path, "--equivalence", "60")
+    assert (code, err) == (0, "")
+    assert "practically equal (within 60 rSum" in " ".join(out.split())
+    code, out, err = command("significance", "--results", tmp_path, "--equivalence", "0")
+    assert (code, out) == (2, "")
+    assert err == (
+        "run_benchmark.py: error: --equivalence 0 is no region; give a positive number of points of the measure, such as 1\n"
+    )
     code, out, err = command("significance", "--results", tmp_path, "--methods", "npc")
     assert (code, out) == (2, "")
     assert err == (

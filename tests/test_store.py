@@ -269,7 +269,9 @@ def test_killed_before_the_name_is_given(store: RecordStore) -> None:
         assert store.state(make_cell()) == "missing"
         assert list(store.scan()) == []
     problems = check_store(store.root)
-    assert sum("interrupted write" in problem for problem in problems) == 2
+    assert (
+        sum("interrupted write" in problem for problem in problems) == 1
+    )  # writing the sidecar again removed the first one
     assert store.write(make_record(), make_sidecar()) == "new"
     assert store.state(make_cell()) == "done"
 
@@ -299,7 +301,7 @@ def test_full_and_read_only_disks_are_named(store: RecordStore, code: int, monke
     monkeypatch.setattr(files.os, "fsync", refuse)
     with pytest.raises(StoreError, match="choose another folder with --results") as caught:
         store.write(make_record(), make_sidecar())
-    assert str(store.path(make_cell()).parent) in str(caught.value)
+    assert f"written to {store.root} (" in str(caught.value)
     assert os.strerror(code) in str(caught.value)
     assert [p for p in store.root.rglob("*") if p.is_file()] == []
 
