@@ -64,7 +64,7 @@ def test_galleries(tmp_path: Path) -> None:
     stored(tmp_path, [make_record(300.0, best=310.0, folds=400.0)])
     assert load_frame([tmp_path])["rsum"].item() == 300.0
     RecordStore(tmp_path).write_snapshot(
-        "toy", 1, {}, {"evaluation": {"headline": "folds"}, "selection": {"split": "last"}}
+        "toy", 1, {}, {"evaluation": {"headline": "folds"}, "selection": {"split": "last", "metric": "rsum"}}
     )
     (row,) = load_frame([tmp_path]).to_dict("records")
     assert (row["gallery"], row["rsum"], row["full_rsum"], row["optimism"], row["selection"]) == (

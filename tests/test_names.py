@@ -160,7 +160,7 @@ def test_the_wheel_writes_into_no_foreign_folder(clone: Path, tmp_path: Path) ->
     present = {
         f"nocobench/{path.relative_to(clone).as_posix()}"
         for folder in FOLDERS
-        for pattern in ("*.py", "specs/*.yaml", "schema.json", "published/*.csv")
+        for pattern in ("*.py", "specs/*.yaml", "schema.json", "published/*.csv", "report_assets/*")
         for path in (clone / folder).glob(pattern)
     }
     assert shipped == present
