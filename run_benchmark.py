@@ -205,17 +205,23 @@ def _list(words: Sequence[str]) -> int:
 
 
 def _verify(words: Sequence[str]) -> int:
-    parser = Parser("verify", description="Compute cells twice, alone and side by side, and compare all outcomes' digests, "
-                    "also with the records that exist. Nothing is written to the results.",
-                    epilog="example:\n  python run_benchmark.py verify --methods npc --seeds 0 --noise 0.4")  # fmt: skip
+    parser = Parser("verify", description="Compute cells in several ways and compare all outcomes' digests, also with the records that "
+                    "exist. Nothing is written to the results.",
+                    epilog="examples:\n  python run_benchmark.py verify --methods npc --seeds 0 --noise 0.4\n"
+                    "  python run_benchmark.py verify --methods clip npc hana --seeds 0 1 --noise 0.2 0.6 --epochs 3 --thorough\n"
+                    "To compare two machines, Python or torch versions: run the same cells there, then `compare A B`.")  # fmt: skip
     _grid(parser)
+    parser.add_argument("--thorough", action="store_true",
+                        help="beside alone and side by side also in shards of 2, 3 and 5 in another order, interrupted and "
+                        "resumed, and under foreign thread settings")  # fmt: skip
     _machine(parser)
     _folders(parser)
-    given = parser.parse_args(words)
-    from nocobench.protocols import checking, commands
+    given = vars(parser.parse_args(words))
+    from nocobench.protocols import commands, verifying
 
-    options = commands.RunOptions(**vars(given), command=_typed(), program=Path(__file__).resolve())
-    return checking.verify(options)
+    thorough = given.pop("thorough")
+    options = commands.RunOptions(**given, command=_typed(), program=Path(__file__).resolve())
+    return verifying.verify(options, thorough)
 
 
 def _check(words: Sequence[str]) -> int:

@@ -194,7 +194,7 @@ def plan_jobs(parts: Sequence[Part], options: RunOptions, device: str, workers: 
     for part in parts:
         if not part.to_do:
             continue
-        plan = plan_for(part, options, device, _shards(part, options.results, workers))
+        plan = plan_for(part, options, device, shards_of(part, options.results, workers))
         path = plan.path() if options.dry_run else plan.write()
         jobs += [Job(plan, path, number) for number in range(len(plan.shards))]
     return jobs
@@ -369,7 +369,7 @@ def _may_have_cuda() -> bool:
     return sys.platform != "linux" or any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "dxg", "kfd"))
 
 
-def _shards(part: Part, results: Path, workers: int) -> tuple[tuple[CellKey, ...], ...]:
+def shards_of(part: Part, results: Path, workers: int) -> tuple[tuple[CellKey, ...], ...]:
     begun = unfinished_shards(results, part.protocol, part.overrides, part.to_do)
     planned = {cell.cell_id for shard in begun for cell in shard}
     rest = [cell for cell in part.to_do if cell.cell_id not in planned]

@@ -79,16 +79,19 @@ class Summary:
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """A process that runs one job; ``finished`` holds its cells that have records, ``asked``: somebody wants it to stop."""
+
     number: int
     job: Job
     process: subprocess.Popen[str]
     place: str | None
     error: str = ""
     finished: set[str] = field(default_factory=set)
+    asked: bool = False
 
 
-Message = tuple[_Worker, str | None]
+Message = tuple[Worker, str | None]
 WriteFailure = Callable[[Job, Sequence[CellKey], str], None]
 
 
@@ -114,7 +117,7 @@ class LocalExecutor:
         self.program, self.display, self.fail_fast = program, display, fail_fast
         self.write_failure = write_failure
         self.free = list(places)
-        self.running: list[_Worker] = []
+        self.running: list[Worker] = []
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.summary = Summary()
         self.stopping = False
@@ -151,19 +154,19 @@ class LocalExecutor:
                 # A session of its own: Ctrl-C reaches this process only, which passes it on once.
                 start_new_session=True,
             )
-        worker = _Worker(number, job, process, place)
+        worker = Worker(number, job, process, place)
         self.running.append(worker)
         self.display.started(number)
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
 
-    def _listen(self, worker: _Worker) -> None:
+    def _listen(self, worker: Worker) -> None:
         assert worker.process.stdout is not None
         for line in worker.process.stdout:
             self.messages.put((worker, line))
         worker.process.wait()
         self.messages.put((worker, None))
 
-    def _receive(self, worker: _Worker, line: str | None) -> None:
+    def _receive(self, worker: Worker, line: str | None) -> None:
         if line is None:
             self._ended(worker)
             return
@@ -195,7 +198,7 @@ class LocalExecutor:
             self.display.say("A cell failed; stopping the others (--fail-fast).")
             self._stop()
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ended(self, worker: Worker) -> None:
         self.running.remove(worker)
         self.free.insert(0, worker.place)
         code = worker.process.returncode
@@ -216,7 +219,7 @@ class LocalExecutor:
     def _failures_of(self, job: Job) -> list[CellKey]:
         return [cell for cell in job.cells if cell.cell_id in self.summary.failed]
 
-    def _died(self, worker: _Worker, code: int) -> str:
+    def _died(self, worker: Worker, code: int) -> str:
         reason = death(code, worker.job.log)
         lost = [cell for cell in worker.job.cells if cell.cell_id not in worker.finished]
         try:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from nocobench.protocols import verifying
+from sample_records import make_record
 
 PROGRAM = Path(__file__).resolve().parent.parent / "run_benchmark.py"
 
@@ -307,6 +309,27 @@ def test_verify_compares_and_leaves_no_trace(ask: Ask, tmp_path: Path) -> None:
     assert out.count("same ") == 2
     assert "2 cells: 0 different, 0 without result" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_difference_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two cells one has another digest when it is resumed, the other has no result in one way."""
+    cells = [make_record(seed=seed).cell for seed in (0, 1)]
+    ids = [cell.cell_id for cell in cells]
+    found = {"alone": dict.fromkeys(ids, "a" * 64), "resumed": {ids[0]: "b" * 64}, "on record": {}}
+    assert verifying._verdict(cells, ("alone", "resumed"), found) == 1
+    out = capsys.readouterr().out
+    assert f"seed 0: alone {'a' * 12}, resumed {'b' * 12}" in out
+    assert "no result" in out
+    assert "2 cells: 1 different, 1 without result" in out
+
+
+@pytest.mark.slow
+def test_verify_in_all_ways(ask: Ask, tmp_path: Path) -> None:
+    words = ("--methods", "clip", "ncr", "--seeds", "0", "1", "--noise", "0.4", "--epochs", "2", "--device", "cpu")
+    code, out, err = ask("verify", *words, "--thorough", "--results", tmp_path)
+    assert code == 0, err
+    assert out.count("(7 ways)") == 4
+    assert "4 of them went on from a checkpoint" in err
 
 
 def test_lists(ask: Ask, tmp_path: Path) -> None:
