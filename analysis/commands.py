@@ -34,6 +34,7 @@ EXAMPLES = {
   {PROGRAM} tables
   {PROGRAM} tables --columns paper --format latex --out table.tex
   {PROGRAM} tables --variants-of npc --honesty
+  {PROGRAM} tables --from reference --protocol wikipedia-labels --sensitivity rshnl@released
   {PROGRAM} tables --datasets flickr30k-clip --published NPC DECL-SGRAF
   {PROGRAM} tables --from reference --datasets digits""",
     "figures": f"""examples:
@@ -67,6 +68,8 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
                             "these names, as printed; for labels also papers (rshnl, mgsh), whose own tables follow where we lack the "
                             "data (results/published)")  # fmt: skip
     group.add_argument("--variants-of", metavar="METHOD", help="the variants of one method only")
+    group.add_argument("--sensitivity", metavar="METHOD", help="what each variant and each changed setting does to METHOD[@VARIANT], "
+                       "in points with intervals")  # fmt: skip
     group.add_argument("--strict", action="store_true", help="refuse a table with holes")
     group.add_argument("--mixed", action="store_true", help="several protocols in one table, each row saying which")
     group.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
@@ -162,6 +165,11 @@ def tables(given: argparse.Namespace) -> int:
     from .tables import make_table, variants_table
 
     frame = chosen_records(given)
+    if given.sensitivity:
+        from .sensitivity import sensitivity_text
+
+        deliver(sensitivity_text(frame, given.sensitivity, given.format), given.out)
+        return 0
     if given.mixed:
         groups = [part for _, part in frame.groupby("task", sort=True)]
     else:
