@@ -160,20 +160,26 @@ class Optimizer:
         """
         gradients = clip_by_norm(gradients, self.clip_norm, run_axes=1)
         stretches = _stretches(len(count), keep)
+        rate, steps = learning_rate[:, None], count.to(learning_rate.dtype)[:, None]
+        size, scale = rate, torch.ones_like(rate)
+        if "first" in moments:
+            size, scale = rate / bias_correction(self.betas[0], steps), bias_correction(self.betas[1], steps).sqrt()
         for key, value in params.items():
             decay = self.decay if self.decay_on == "all" or value.ndim >= 3 else 0.0
-            rate, steps = (x.to(value.dtype)[:, None] for x in (learning_rate, count))
-            flat = [tensor.reshape(len(value), -1) for tensor in (value, gradients[key])]
-            names, old = list(moments), [moment[key].view(len(value), -1) for moment in moments.values()]
-            for place in _blocks(flat[0].shape[1], stretches, EVERYTHING if value.is_cuda else BLOCK):
-                here = dict(zip(names, (moment[place] for moment in old), strict=True))
+            flat, gradient = (tensor.reshape(len(value), -1) for tensor in (value, gradients[key]))
+            old = {name: moment[key].view(len(value), -1) for name, moment in moments.items()}
+            for place in _blocks(flat.shape[1], stretches, EVERYTHING if value.is_cuda else BLOCK):
+                here = {name: moment[place] for name, moment in old.items()}
                 runs = place[0]
-                self._rule_in_place(flat[0][place], flat[1][place], here, rate[runs], steps[runs], decay)
+                self._rule_in_place(flat[place], gradient[place], here, rate[runs], size[runs], scale[runs], decay)
 
     def _rule_in_place(
-        self, value: Tensor, gradient: Tensor, moments: Tensors, rate: Tensor, count: Tensor, decay: float
+        self, value: Tensor, gradient: Tensor, moments: Tensors, rate: Tensor, size: Tensor, scale: Tensor, decay: float
     ) -> None:
-        """The operations of :meth:`_rule` in the same order, so that they round in the same way."""
+        """The operations of :meth:`_rule` in the same order, so that they round in the same way.
+
+        ``size`` is the rate over the bias correction of the first moment, ``scale`` the root of that of the second.
+        """
         if self.rule == "adamw":
             if decay:
                 value.mul_(1 - rate * decay)
@@ -189,9 +195,7 @@ class Optimizer:
             value.sub_((rate * gradient).div_(root.add_(self.eps)))
             return
         moments["first"].lerp_(gradient, 1 - beta1)
-        root.div_(bias_correction(beta2, count).sqrt()).add_(self.eps)
-        size = rate / bias_correction(beta1, count)
-        value.addcdiv_(size * moments["first"], root, value=-1)
+        value.addcdiv_(size * moments["first"], root.div_(scale).add_(self.eps), value=-1)
 
     def _rule(
         self, value: Tensor, gradient: Tensor, moments: Tensors, rate: Tensor, count: Tensor, decay: float

@@ -20,6 +20,8 @@ from ..results.record import SignalSummary
 from .metrics import auc
 
 BINS = 256
+# Rows that are embedded at once: what lies between the layers of a whole training set would be many times the embeddings.
+ROWS = 8192
 
 
 class SignalLog:
@@ -107,8 +109,10 @@ def similarity_histograms(encoder: Encoder, train: TrainView, oracle: OracleView
     """Counts of the cosines of clean and of noisy training pairs in 256 bins over [-1, 1]; empty where nobody knows which are noisy."""
     if oracle.is_noisy is None:
         return {}
-    images = encoder.images(train.images)
-    cosine = (images[train.image_of_pair] * encoder.texts(train.captions)).sum(-1).clamp(-1, 1).cpu().numpy()
+    images = torch.cat([encoder.images(rows) for rows in train.images.split(ROWS)])
+    pairs = zip(train.image_of_pair.split(ROWS), train.captions.split(ROWS), strict=True)
+    own = [(images[image] * encoder.texts(captions)).sum(-1).clamp(-1, 1) for image, captions in pairs]
+    cosine = torch.cat(own).cpu().numpy()
     edges = np.linspace(-1, 1, BINS + 1).astype(np.float32)
     noisy = oracle.is_noisy.cpu().numpy()
     counts = {side: np.histogram(cosine[mask], bins=edges)[0] for side, mask in (("clean", ~noisy), ("noisy", noisy))}
