@@ -43,7 +43,7 @@ def sentence_of(pair: Comparison, table: Scores) -> str:
         return f"{winner} is better than {loser}, {further} too ({numbers})."
     if pair.told_apart_here():
         few = f": {_too_few(pair.interval)}" if not pair.interval.enough() else ""
-        return f"{winner} is ahead of {loser} on these blocks; {further} the two cannot be told apart{few} ({numbers})."
+        return f"{winner} is ahead of {loser} on these blocks; {further} the two cannot be told apart{few} ({numbers}{_adjusted(pair, pair.interval)})."
     if pair.seeds[1] == 1:
         return f"{winner} and {loser} cannot be told apart: they share one seed only, which has no spread (difference {size})."
     if not pair.here.enough():
@@ -58,11 +58,18 @@ def _too_few(interval: Interval) -> str:
 
 def _doubts(pair: Comparison) -> str:
     """What seems to say that they differ, and why it does not count."""
-    if pair.here.excludes_zero() and pair.family > 1:
-        return f"; the interval alone leaves zero out, but not after adjusting for {pair.family} pairs"
+    if adjusted := _adjusted(pair, pair.here):
+        return adjusted
     if pair.wilcoxon < ALPHA:
         return f"; Wilcoxon alone says p {is_p(pair.wilcoxon)}, see its caveat"
     return ""
+
+
+def _adjusted(pair: Comparison, interval: Interval) -> str:
+    """Why an interval without zero does not count."""
+    if not (interval.separates() and pair.family > 1):
+        return ""
+    return f"; the interval over {interval.over} alone leaves zero out, but not after adjusting for {pair.family} pairs"
 
 
 def _intervals(pair: Comparison, table: Scores) -> str:
