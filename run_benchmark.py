@@ -228,11 +228,12 @@ def _check(words: Sequence[str]) -> int:
     parser = Parser("check", description="Test in about a minute whether a method keeps the contract.",
                     epilog="example:\n  python run_benchmark.py check my_method --plugin my_method.py")  # fmt: skip
     parser.add_argument("method")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default: %(default)s)")
     _plugins(parser)
     given = parser.parse_args(words)
     from nocobench.protocols import checking
 
-    return checking.check(given.method, given.plugin)
+    return checking.check(given.method, given.plugin, given.device)
 
 
 def _new_method(words: Sequence[str]) -> int:

@@ -43,7 +43,8 @@ def sentence_of(pair: Comparison, table: Scores) -> str:
         return f"{winner} is better than {loser}, {further} too ({numbers})."
     if pair.told_apart_here():
         few = f": {_too_few(pair.interval)}" if not pair.interval.enough() else ""
-        return f"{winner} is ahead of {loser} on these blocks; {further} the two cannot be told apart{few} ({numbers}{_adjusted(pair, pair.interval)})."
+        known = f"{numbers}{_adjusted(pair, pair.interval)}"
+        return f"{winner} is ahead of {loser} on these blocks; {further} the two cannot be told apart{few} ({known})."
     if pair.seeds[1] == 1:
         return f"{winner} and {loser} cannot be told apart: they share one seed only, which has no spread (difference {size})."
     if not pair.here.enough():

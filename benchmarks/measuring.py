@@ -125,26 +125,26 @@ def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def fresh(module: str, function: str, /, threads: int = 1, **arguments: Any) -> Any:
-    """What a function of this folder returns in a fresh process with one thread.
+def fresh(module: str, function: str, /, threads: int = 1, cuda: str | None = None, **arguments: Any) -> Any:
+    """What a function of this folder returns in a fresh process with one thread; ``cuda``: the devices that it sees.
 
     Raises:
         RuntimeError: it failed.
     """
     command = [sys.executable, str(Path(__file__).resolve()), module, function, json.dumps(arguments)]
     done = subprocess.run(
-        command, env=os.environ | worker_environment(threads), capture_output=True, text=True, check=False
+        command, env=os.environ | worker_environment(threads, cuda), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{module}.{function}({arguments}) failed:\n{done.stdout[-500:]}{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def worker_environment(threads: int = 1) -> dict[str, str]:
+def worker_environment(threads: int = 1, cuda: str | None = None) -> dict[str, str]:
     """As the suite starts its workers: threads, and an allocator that keeps its memory."""
     from nocobench.protocols.worker import environment
 
-    return environment(threads, None)
+    return environment(threads, cuda)
 
 
 def facts() -> dict[str, Any]:

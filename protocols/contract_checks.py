@@ -136,13 +136,14 @@ class Trial:
     method: str
     variant: str
     protocol: Protocol
+    device: str = "cpu"
 
     def run(self, cells: Sequence[CellKey], **options: Any) -> dict[str, RunRecord]:
         """Records by cell id."""
         with tempfile.TemporaryDirectory() as folder:
             store = RecordStore(Path(folder) / "runs")
             settings: dict[str, Any] = {
-                "data_root": None, "device": "cpu", "checkpoint_dir": Path(folder) / "checkpoints", "checkpoint_every": 1e9,
+                "data_root": None, "device": self.device, "checkpoint_dir": Path(folder) / "checkpoints", "checkpoint_every": 1e9,
                 "command": "check", "on_event": lambda event: None, "stop": lambda: False,
             }  # fmt: skip
             engine.run_shard(cells, self.protocol, store, **(settings | options))
@@ -177,14 +178,14 @@ class Poisoned(engine.ShardTraining):
         return super()._resume()
 
 
-def check_method(name: str, variant: str | None = None) -> list[CheckResult]:
-    """Run every check on one method.
+def check_method(name: str, variant: str | None = None, device: str = "cpu") -> list[CheckResult]:
+    """Run every check on one method; ``device``: ``cpu`` or ``cuda``.
 
     Raises:
         MethodError: unknown method.
     """
     cls = registry.get(name).cls
-    trial = Trial(name, variant or next(iter(cls.variants)), protocol_for(cls))
+    trial = Trial(name, variant or next(iter(cls.variants)), protocol_for(cls), device)
     results = [_constructs(cls), _documents(cls)]
     reference = trial.run(trial.cells)
     broken = [record for record in reference.values() if record.status != "done"]

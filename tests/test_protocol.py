@@ -18,9 +18,10 @@ from nocobench.protocols.protocol import (
 )
 
 SHIPPED = {
-    "digits-pairs", "emoji-pairs", "multi30k-mini-pairs", "multi30k-pairs", "synthetic-pairs", "flickr30k-clip-pairs", "coco-clip-pairs",
-    "cc120k-clip-pairs", "cc-web-pairs", "wikipedia-labels", "uci-labels", "cub10-labels", "digits-labels", "multi30k-concepts",
-    "xmedia-labels", "inria-labels", "xmedianet-labels", "mirflickr-labels", "nuswide-labels", "coco-labels",
+    "digits-pairs", "emoji-pairs", "multi30k-mini-pairs", "multi30k-pairs", "synthetic-pairs", "synthetic-30k-pairs",
+    "flickr30k-clip-pairs", "coco-clip-pairs", "cc120k-clip-pairs", "cc-web-pairs",
+    "wikipedia-labels", "uci-labels", "cub10-labels", "digits-labels", "multi30k-concepts", "xmedia-labels", "inria-labels",
+    "xmedianet-labels", "mirflickr-labels", "nuswide-labels", "coco-labels",
 }  # fmt: skip
 
 

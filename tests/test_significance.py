@@ -426,7 +426,9 @@ def test_adjusting_for_pairs_can_undo_an_interval(tmp_path: Path) -> None:
     assert pair.here.excludes_zero()
     assert not pair.told_apart_here()
     assert pair.here.p() == pytest.approx(p)
-    assert "the interval over seeds alone leaves zero out, but not after adjusting for 15 pairs" in sentence_of(pair, table)
+    assert "the interval over seeds alone leaves zero out, but not after adjusting for 15 pairs" in sentence_of(
+        pair, table
+    )
 
 
 def test_many_comparisons_become_one_sentence_for_each_verdict(tmp_path: Path) -> None:
