@@ -21,7 +21,7 @@ from .metrics import auc
 
 BINS = 256
 # Rows that are embedded at once: what lies between the layers of a whole training set would be many times the embeddings.
-ROWS = 8192
+ROWS = 1024
 
 
 class SignalLog:
