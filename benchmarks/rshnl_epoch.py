@@ -1,7 +1,7 @@
 """Seconds of CPU per training epoch of ``rshnl`` at the size of its first data set, and the share spent outside matrix products.
 
 4,000 synthetic items of 20 classes, 4096-d images and 3000-d texts, towers 4096 - 4096 - 128 bits, batches of 256 (rshnl.md sections 2, 5),
-through the engine: two runs side by side (two seeds), because a lone run is trained beside a copy of itself. One thread.
+one run through the engine, one thread.
 
     .venv/bin/python benchmarks/rshnl_epoch.py
 """
@@ -35,7 +35,7 @@ def protocol(epochs: int, hidden: int) -> Any:
 
 
 def train(epochs: int, hidden: int) -> None:
-    """Two runs side by side."""
+    """One run."""
     this = protocol(epochs, hidden)
     cells = cells_of(this, "rshnl", "released", (0.4,), (0,))
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +65,7 @@ def main() -> None:
     events = found.key_averages()
     everything = sum(event.self_cpu_time_total for event in events)
     products = sum(event.self_cpu_time_total for event in events if event.key in PRODUCTS)
-    print(
-        f"one epoch and its evaluation, per run: {(total - without):.1f} CPU seconds ({total:.1f} for two runs, {without:.1f} before)"
-    )
+    print(f"one epoch and its evaluation, of one run: {total - without:.1f} CPU seconds (and {without:.1f} before)")
     print(f"outside matrix products: {100 * (1 - products / everything):.0f} % of the time in torch operations")
     others = sorted(events, key=lambda event: -event.self_cpu_time_total)
     for event in [event for event in others if event.key not in PRODUCTS][:8]:
