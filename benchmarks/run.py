@@ -53,6 +53,7 @@ class Bench:
     quick: bool
     folder: str
     raw: dict[str, Any]
+    methods: Sequence[str] = ()
 
     def fresh(self, module: str, function: str, **arguments: Any) -> Any:
         """A measurement in a process of its own, kept among the raw numbers."""
@@ -60,6 +61,9 @@ class Bench:
         told = ", ".join(f"{key}={value}" for key, value in arguments.items() if key != "folder")
         self.raw.setdefault(f"{module}.{function}({told})", []).append(found)
         return found
+
+    def wants(self, method: str) -> bool:
+        return not self.methods or method in self.methods
 
     def suite(self, method: str, size: str, **options: Any) -> dict[str, Any]:
         return self.fresh("suite_runs", "epochs", method=method, size=sizes()[size], folder=self.folder, **options)
@@ -111,7 +115,7 @@ def epochs(bench: Bench) -> Iterator[Row]:
         plans = [(m, "400 x 5", {}, 2) for m in ("clip", "npc", "ncr")]
         plans += [(m, "256 labels", {"hidden": 256, "batch_size": 64}, 2) for m in ("rshnl", "mgsh")]
     floors: dict[str, tuple[float, float]] = {}
-    for method, size, changes, n in plans:
+    for method, size, changes, n in [plan for plan in plans if bench.wants(plan[0])]:
         big = size == "29k x 5"
         asked = [
             partial(bench.suite, method, size, n_epochs=n, **changes),
@@ -264,7 +268,7 @@ def memory(bench: Bench) -> Iterator[Row]:
     ]
     if bench.quick:
         plans = [("clip", "2k x 5", {}), ("rshnl", "256 labels", {"hidden": 1024})]
-    for method, size, changes in plans:
+    for method, size, changes in [plan for plan in plans if bench.wants(plan[0])]:
         found = bench.suite(method, size, n_epochs=1, **changes)
         needed = needed_mb(found["weights"], sizes()[size], **changes)
         what = f"{method}, {size}: peak of a run"
@@ -300,6 +304,7 @@ def keep(path: Path, entry: dict[str, Any]) -> None:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
+    parser.add_argument("--methods", nargs="+", default=[], help="in epochs and memory (default: all)")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: shows that everything runs, its ratios mean little"
     )
@@ -315,7 +320,7 @@ def main() -> None:
     print("; ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(asked.quick, folder, {})
+        bench = Bench(asked.quick, folder, {}, asked.methods)
         for part in asked.parts:
             for row in PARTS[part](bench):
                 rows.append(row)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -18,7 +19,7 @@ STACKED_PRODUCTS = frozenset({torch.ops.aten.bmm.default, torch.ops.aten.baddbmm
 
 
 class Company:
-    """Maps functions over a stack of one run, beside a copy of the run where that is needed for the bits of a larger stack.
+    """Maps functions over a stack of one run; what would round differently in a larger stack is done beside a copy.
 
     Args:
         device: where the tensors lie.
@@ -36,26 +37,36 @@ class Company:
             stacks: (nested dictionaries of) tensors whose leading axis is 1.
             name: functions of the same name do the same operations on the same shapes; the first call of a name finds out what it needs.
         """
-        if not self.always and name not in self.needed:
-            with _VectorProducts() as watch:
-                result = mapped(*stacks)
-            self.needed[name] = watch.found
-            if not watch.found:
-                return result
-        if not self.always and not self.needed[name]:
+        if self.always:
+            doubled = tree_map(lambda leaf: torch.cat([leaf, leaf]), stacks)
+            return tree_map(lambda leaf: leaf[:1].clone(), mapped(*doubled))
+        if not self.needed.get(name, True):
             return mapped(*stacks)
-        doubled = tree_map(lambda leaf: torch.cat([leaf, leaf]), stacks)
-        return tree_map(lambda leaf: leaf[:1].clone(), mapped(*doubled))
+        with _VectorProducts() as watch:
+            result = mapped(*stacks)
+        self.needed[name] = watch.found
+        return result
 
 
 class _VectorProducts(TorchDispatchMode):
-    """Notes whether a stacked product with a matrix of a single row or column takes place."""
+    """Takes stacked products with a matrix of a single row or column beside a copy of themselves, and notes whether there are any."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in STACKED_PRODUCTS:
-            self.found |= any(1 in matrices.shape[1:] for matrices in args[-2:])
+        if func in STACKED_PRODUCTS and any(1 in matrices.shape[1:] for matrices in args[-2:]):
+            self.found = True
+            return func(*map(_twice, args), **(kwargs or {}))[:1].clone()
         return func(*args, **(kwargs or {}))
+
+
+def _twice(matrices: Tensor) -> Tensor:
+    """``[1, m, n]`` to ``[2, m, n]`` with the same layout of each matrix, on which kernels depend."""
+    inner = list(zip(matrices.shape[1:], matrices.stride()[1:], strict=True))
+    if any(stride == 0 and size > 1 for size, stride in inner):
+        return torch.cat([matrices, matrices])
+    span = 1 + sum((size - 1) * stride for size, stride in inner)
+    twice = matrices.new_empty_strided((2, *matrices.shape[1:]), (span, *matrices.stride()[1:]))
+    return twice.copy_(matrices)
