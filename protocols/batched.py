@@ -1,9 +1,9 @@
 """The ``batched`` driver: many runs as one stack of parameters, the method's single-run code mapped over it.
 
 A run's numbers do not depend on its neighbours: nothing is reduced over the run axis, subsets and step counts are per run, and an
-inactive run keeps parameters, moments, state and step count bit by bit. A lone run is computed beside a copy of itself where a stack of
-one would take other kernels (see :class:`Company`). Methods with ``batched = False`` go through the same code, run by run, without
-the mapping.
+inactive run keeps parameters, moments, state and step count bit by bit. In a lone run, the products for which a stack of one would take
+other kernels are computed beside a copy (see :class:`Company`). Methods with ``batched = False`` go through the same code, run by run,
+without the mapping.
 """
 
 from __future__ import annotations
