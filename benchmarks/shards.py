@@ -7,10 +7,8 @@ load on the machine matters little. Tables give the median of the repeats and th
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from measuring import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "run_benchmark.py"
@@ -163,23 +163,6 @@ def _loop_here(size: str, runs: int) -> dict[str, float]:
         "train": statistics.median(training),
         "evaluate": statistics.median(evaluation[1:]),
         "rsum": record.outcome.last.full.rsum,
-    }
-
-
-def facts() -> dict[str, Any]:
-    """The machine and what it runs."""
-    import numpy
-    import torch
-    from nocobench.protocols.recording import _cpu_model
-
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "load": [round(value, 1) for value in os.getloadavg()],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
